@@ -1,0 +1,1 @@
+//! The learned index: sorted keys in, bounds of positions out. No I/O.

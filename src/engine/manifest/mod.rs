@@ -1,0 +1,61 @@
+//! The manifest: a checkpoint of one state of the database. The live state is the newest manifest and
+//! the log after it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::Result;
+use super::fs::Vfs;
+use super::id::{Generation, SegmentId, SeqNo, TableId};
+use super::schema::{TableMeta, TableName};
+use super::wal::AddedSegment;
+
+/// One state of the database, memtables left out.
+#[derive(Debug, Clone, Default)]
+pub struct Checkpoint {
+    /// The last commit that it holds.
+    pub seq: SeqNo,
+    /// The log is replayed from this record on: the first that holds rows of a live memtable, or the one after `seq`.
+    pub replay_from: SeqNo,
+    /// The next segment id.
+    pub next_segment: SegmentId,
+    /// The next table id.
+    pub next_table: TableId,
+    /// Schemas.
+    pub schemas: Vec<String>,
+    /// Views and their SQL text.
+    pub views: Vec<(TableName, String)>,
+    /// Tables.
+    pub tables: Vec<Arc<TableCheckpoint>>,
+}
+
+/// One table of a [`Checkpoint`].
+#[derive(Debug, Clone)]
+pub struct TableCheckpoint {
+    /// Its definition.
+    pub meta: Arc<TableMeta>,
+    /// The next hidden row id.
+    pub next_row_id: u64,
+    /// Memtables of generations below this one are in segments.
+    pub flushed_below: Generation,
+    /// Its segments and their deleted rows.
+    pub segments: Vec<AddedSegment>,
+}
+
+/// The manifests in a directory.
+#[derive(Debug)]
+pub struct ManifestStore {}
+
+impl ManifestStore {
+    /// Opens `<dir>/manifest` and `<dir>/bitmaps` (made if missing) and reads the newest checkpoint, if there is one. Damage is an
+    /// error that names the file; an older manifest is never taken instead.
+    pub fn open(_vfs: Arc<dyn Vfs>, _dir: &Path) -> Result<(Self, Option<Checkpoint>)> {
+        todo!()
+    }
+
+    /// Writes a checkpoint, durably. A table whose `Arc` is the one that the last checkpoint had is not written
+    /// again; its file is referred to. Then removes manifests, parts and bitmap packs that the new one does not refer to.
+    pub fn write(&mut self, _checkpoint: &Checkpoint) -> Result<()> {
+        todo!()
+    }
+}

@@ -1,0 +1,3 @@
+//! OmenDB: an ordered database with learned indexes that speaks Arrow Flight SQL.
+
+pub mod engine;
