@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use arrow::error::ArrowError;
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+
 use crate::engine::{self, ErrorKind as EngineKind};
 
 /// Result of a SQL operation.
@@ -44,6 +48,26 @@ impl Error {
         Self::new(ErrorKind::Unsupported, message)
     }
 
+    /// A defect of OmenDB itself.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Engine(EngineKind::Internal), message)
+    }
+
+    /// The text is not SQL that this database understands.
+    pub fn syntax(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Syntax, message)
+    }
+
+    /// A value does not fit where it is used.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Data, message)
+    }
+
+    /// The message alone.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// What a client can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -69,5 +93,157 @@ impl From<engine::Error> for Error {
             message: e.message().to_owned(),
             source: Some(Box::new(e)),
         }
+    }
+}
+
+/// Lets an error pass through DataFusion and come out of it again as it was.
+impl From<Error> for DataFusionError {
+    fn from(e: Error) -> Self {
+        Self::External(Box::new(e))
+    }
+}
+
+impl From<engine::Error> for DataFusionError {
+    fn from(e: engine::Error) -> Self {
+        Error::from(e).into()
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(e: ArrowError) -> Self {
+        match e {
+            ArrowError::ExternalError(inner) => external(inner),
+            ArrowError::CastError(m)
+            | ArrowError::ParseError(m)
+            | ArrowError::ComputeError(m)
+            | ArrowError::InvalidArgumentError(m)
+            | ArrowError::ArithmeticOverflow(m) => Self::data(lower_first(&m)),
+            ArrowError::DivideByZero => Self::data("division by zero"),
+            ArrowError::NotYetImplemented(m) => Self::unsupported(lower_first(&m)),
+            other => Self::internal(format!("arrow: {other}")),
+        }
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(e: DataFusionError) -> Self {
+        use DataFusionError as D;
+        match e {
+            D::External(inner) => external(inner),
+            D::ArrowError(inner, _) => (*inner).into(),
+            D::Context(_, inner) | D::Diagnostic(_, inner) => (*inner).into(),
+            D::Shared(inner) => shared(&inner),
+            D::Collection(inner) => match inner.into_iter().next() {
+                Some(first) => first.into(),
+                None => Self::internal("planning failed without an error"),
+            },
+            D::SQL(inner, _) => Self::syntax(format!("syntax error: {inner}")),
+            D::SchemaError(inner, _) => schema(&inner),
+            D::Plan(m) => Self::syntax(lower_first(&m)),
+            D::Configuration(m) => Self::new(ErrorKind::Refused, lower_first(&m)),
+            D::NotImplemented(m) => Self::unsupported(lower_first(&m)),
+            D::ResourcesExhausted(m) => {
+                Self::new(ErrorKind::Engine(EngineKind::ResourceExhausted), lower_first(&m))
+            }
+            D::Execution(m) => Self::data(lower_first(&m)),
+            other => Self::internal(other.strip_backtrace()),
+        }
+    }
+}
+
+/// An error that went through DataFusion or Arrow as a box.
+fn external(inner: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    match inner.downcast::<Error>() {
+        Ok(own) => *own,
+        Err(inner) => match inner.downcast::<DataFusionError>() {
+            Ok(e) => (*e).into(),
+            Err(inner) => match inner.downcast::<ArrowError>() {
+                Ok(e) => (*e).into(),
+                Err(other) => Error::internal(other.to_string()),
+            },
+        },
+    }
+}
+
+/// An error that several partitions share cannot be taken apart: its kind and message are copied.
+fn shared(error: &DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(own) => Error::new(own.kind, own.message.clone()),
+            None => Error::internal(inner.to_string()),
+        },
+        DataFusionError::ResourcesExhausted(m) => {
+            Error::new(ErrorKind::Engine(EngineKind::ResourceExhausted), lower_first(m))
+        }
+        DataFusionError::Execution(m) => Error::data(lower_first(m)),
+        other => Error::data(other.strip_backtrace()),
+    }
+}
+
+fn schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let wanted = field.name.as_str();
+            let mut message = format!("column \"{wanted}\" does not exist");
+            let names: Vec<&str> = valid_fields.iter().map(|c| c.name.as_str()).collect();
+            if let Some(near) = nearest(wanted, names.iter().copied()) {
+                message.push_str(&format!("; did you mean {}?", quote(near)));
+            }
+            Error::new(ErrorKind::Engine(EngineKind::NotFound), message)
+        }
+        SchemaError::AmbiguousReference { field } => Error::syntax(format!(
+            "column \"{}\" is ambiguous; put its table's name before it",
+            field.name
+        )),
+        other => Error::syntax(lower_first(&other.to_string())),
+    }
+}
+
+/// The name most like `wanted`, if one is near enough to be meant.
+pub(crate) fn nearest<'a>(
+    wanted: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let lower = wanted.to_lowercase();
+    names
+        .into_iter()
+        .map(|name| (distance(&lower, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= 1 + wanted.len().max(name.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Insertions, deletions and replacements that turn `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(256).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(256).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// An identifier as it must be written in SQL: quoted unless it is plain lower case.
+pub(crate) fn quote(name: &str) -> String {
+    let plain = name.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+fn lower_first(message: &str) -> String {
+    let message = message.trim();
+    let mut chars = message.chars();
+    match (chars.next(), chars.next()) {
+        // Names in capitals (CAST, NULL) stay.
+        (Some(a), Some(b)) if a.is_uppercase() && b.is_lowercase() => {
+            a.to_lowercase().chain(message.chars().skip(1)).collect()
+        }
+        _ => message.to_owned(),
     }
 }

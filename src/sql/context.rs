@@ -1,0 +1,367 @@
+//! What a statement is planned with: the session's settings, and one snapshot as DataFusion's catalog.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::catalog::{TableFunctionArgs, TableProvider};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
+};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
+use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
+use tokio::runtime::Handle;
+
+use super::error::{Error, ErrorKind, Result, nearest, quote};
+use super::parse::{self, Statement};
+use super::provider::EngineTable;
+use super::session::{Database, Settings};
+use super::types::SqlTypes;
+use crate::engine::{ErrorKind as EngineKind, Snapshot, TableName};
+
+/// Name of the one catalog.
+pub(crate) const CATALOG: &str = "omendb";
+
+/// Views may refer to views this deep.
+const MAX_VIEW_DEPTH: usize = 16;
+
+type DfResult<T> = datafusion::error::Result<T>;
+
+/// The rows that a statement returns, and the parameters that it takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Description {
+    /// Empty where it returns none.
+    pub(crate) schema: SchemaRef,
+    /// Named "$1", "$2", ...
+    pub(crate) parameters: SchemaRef,
+}
+
+impl Default for Description {
+    fn default() -> Self {
+        Self { schema: Arc::new(Schema::empty()), parameters: Arc::new(Schema::empty()) }
+    }
+}
+
+/// The database and a session's settings as they are when a statement begins. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct StatementContext {
+    /// The database.
+    pub(crate) database: Database,
+    /// The session's settings.
+    pub(crate) settings: Settings,
+}
+
+impl StatementContext {
+    /// Plans on `snapshot`.
+    pub(crate) fn plan_context(&self, snapshot: &Snapshot) -> PlanContext {
+        PlanContext {
+            state: self.database.planning_state(&self.settings),
+            snapshot: snapshot.clone(),
+            statement: self.clone(),
+            row_addresses: false,
+            view_depth: 0,
+        }
+    }
+
+    /// The table or view that a name in a statement means.
+    pub(crate) fn table_name(&self, name: &ast::ObjectName) -> Result<TableName> {
+        let mut parts = Vec::with_capacity(3);
+        for part in &name.0 {
+            let ident = part.as_ident().ok_or_else(|| {
+                Error::unsupported(format!("the name {name} holds a function call"))
+            })?;
+            parts.push(fold(ident));
+        }
+        match parts.as_slice() {
+            [table] => {
+                Ok(TableName::new(Arc::clone(&self.settings.current_schema), table.as_str()))
+            }
+            [schema, table] => Ok(TableName::new(schema.as_str(), table.as_str())),
+            [catalog, schema, table] if catalog == CATALOG => {
+                Ok(TableName::new(schema.as_str(), table.as_str()))
+            }
+            _ => Err(not_found(format!(
+                "\"{name}\" does not exist: the only catalog is \"{CATALOG}\""
+            ))),
+        }
+    }
+}
+
+/// An identifier as it is looked up: lower case unless quoted.
+pub(crate) fn fold(ident: &ast::Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// The error for a name that does not exist.
+pub(crate) fn not_found(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Engine(EngineKind::NotFound), message)
+}
+
+/// Plans and runs queries on one snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct PlanContext {
+    state: SessionState,
+    snapshot: Snapshot,
+    statement: StatementContext,
+    row_addresses: bool,
+    view_depth: usize,
+}
+
+impl PlanContext {
+    /// Gives every table the row address as an additional last column.
+    pub(crate) fn with_row_addresses(mut self) -> Self {
+        self.row_addresses = true;
+        self
+    }
+
+    /// DataFusion's state: configuration, functions, optimizer rules.
+    pub(crate) fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// The snapshot.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What the statement began with.
+    pub(crate) fn statement(&self) -> &StatementContext {
+        &self.statement
+    }
+
+    /// The logical plan of a query (a SELECT, VALUES or EXPLAIN), not optimized yet.
+    pub(crate) fn plan(&self, statement: &ast::Statement) -> Result<LogicalPlan> {
+        Ok(self.planner().sql_statement_to_plan(statement.clone())?)
+    }
+
+    /// The logical plan of a query, not optimized yet.
+    pub(crate) fn plan_query(&self, query: &ast::Query) -> Result<LogicalPlan> {
+        self.plan(&ast::Statement::Query(Box::new(query.clone())))
+    }
+
+    /// An expression over the columns of `schema`.
+    pub(crate) fn expression(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
+        Ok(self.planner().sql_to_expr(expr.clone(), schema, &mut PlannerContext::new())?)
+    }
+
+    /// The optimized physical plan. Blocks.
+    pub(crate) fn physical_plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(futures::executor::block_on(self.state.create_physical_plan(plan))?)
+    }
+
+    /// Starts a physical plan.
+    pub(crate) fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+        Ok(execute_stream(plan, self.state.task_ctx())?)
+    }
+
+    /// Plans and runs a query; its batches come as they are asked for. Blocks; must not be called on an async thread.
+    pub(crate) fn run(&self, plan: &LogicalPlan) -> Result<BlockingRows> {
+        let stream = self.start(self.physical_plan(plan)?)?;
+        Ok(BlockingRows { runtime: Handle::current(), stream })
+    }
+
+    fn planner(&self) -> SqlToRel<'_, Self> {
+        let options = &self.state.config_options().sql_parser;
+        SqlToRel::new_with_options(
+            self,
+            ParserOptions {
+                parse_float_as_decimal: false,
+                enable_ident_normalization: true,
+                support_varchar_with_length: false,
+                enable_options_value_normalization: false,
+                map_string_types_to_utf8view: false,
+                collect_spans: options.collect_spans,
+                default_null_ordering: NullOrdering::NullsMax,
+            },
+        )
+    }
+
+    fn resolve(&self, reference: &TableReference) -> Result<TableName> {
+        match reference {
+            TableReference::Bare { table } => Ok(TableName::new(
+                Arc::clone(&self.statement.settings.current_schema),
+                Arc::clone(table),
+            )),
+            TableReference::Partial { schema, table } => {
+                Ok(TableName::new(Arc::clone(schema), Arc::clone(table)))
+            }
+            TableReference::Full { catalog, schema, table } if **catalog == *CATALOG => {
+                Ok(TableName::new(Arc::clone(schema), Arc::clone(table)))
+            }
+            TableReference::Full { catalog, .. } => Err(not_found(format!(
+                "catalog \"{catalog}\" does not exist; the only one is \"{CATALOG}\""
+            ))),
+        }
+    }
+
+    /// The table, view or system table called `name`.
+    pub(crate) fn provider(&self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
+        if let Some(table) = self.snapshot.table(name) {
+            return Ok(if self.row_addresses {
+                Arc::new(EngineTable::with_row_address(table))
+            } else {
+                Arc::new(EngineTable::new(table))
+            });
+        }
+        if let Some(sql) = self.snapshot.view(name) {
+            return self.view(name, &sql);
+        }
+        Err(self.unknown_table(name))
+    }
+
+    fn view(&self, name: &TableName, sql: &str) -> Result<Arc<dyn TableProvider>> {
+        if self.view_depth >= MAX_VIEW_DEPTH {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("view {name} refers to views more than {MAX_VIEW_DEPTH} deep"),
+            ));
+        }
+        let Statement::Query(query) = parse::parse_one(sql, self.statement.database.options())?
+        else {
+            return Err(Error::internal(format!("view {name} is not a query")));
+        };
+        let mut inner = self.clone();
+        inner.view_depth += 1;
+        inner.row_addresses = false;
+        let plan = inner.plan(&query)?;
+        Ok(Arc::new(ViewTable::new(plan, Some(sql.to_owned()))))
+    }
+
+    /// The error for a table that does not exist, with the nearest that does.
+    pub(crate) fn unknown_table(&self, name: &TableName) -> Error {
+        let mut message =
+            format!("table {}.{} does not exist", quote(&name.schema), quote(&name.name));
+        let tables = self.snapshot.tables();
+        let views = self.snapshot.views();
+        let names = tables
+            .iter()
+            .map(|t| &t.meta().name)
+            .chain(views.iter().map(|(n, _)| n))
+            .filter(|n| n.schema == name.schema)
+            .map(|n| n.name.as_ref());
+        if let Some(near) = nearest(&name.name, names) {
+            message.push_str(&format!("; did you mean {}?", quote(near)));
+        }
+        not_found(message)
+    }
+}
+
+/// The batches of a query, for a thread that may block.
+pub(crate) struct BlockingRows {
+    runtime: Handle,
+    stream: SendableRecordBatchStream,
+}
+
+impl BlockingRows {
+    /// The schema of the batches.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+}
+
+impl Iterator for BlockingRows {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.runtime.block_on(self.stream.next()).map(|batch| batch.map_err(Error::from))
+    }
+}
+
+impl ContextProvider for PlanContext {
+    fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
+        let name = self.resolve(&name)?;
+        Ok(provider_as_source(self.provider(&name)?))
+    }
+
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> DfResult<Arc<dyn TableSource>> {
+        let function = self
+            .state
+            .table_functions()
+            .get(name)
+            .ok_or_else(|| not_found(format!("table function \"{name}\" does not exist")))?;
+        let arguments = TableFunctionArgs::new(&args, &self.state);
+        Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
+    }
+
+    fn create_cte_work_table(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+    ) -> DfResult<Arc<dyn TableSource>> {
+        use datafusion::datasource::cte_worktable::CteWorkTable;
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        self.state.relation_planners()
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(SqlTypes))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        names(self.state.scalar_functions())
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        names(self.state.higher_order_functions())
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        names(self.state.aggregate_functions())
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        names(self.state.window_functions())
+    }
+}
+
+fn names<T>(functions: &HashMap<String, T>) -> Vec<String> {
+    functions.keys().cloned().collect()
+}

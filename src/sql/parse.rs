@@ -1,0 +1,210 @@
+//! From text to statements: tokens, parameters, limits, and what is supported at all.
+
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use super::dialect::OmenDialect;
+use super::error::{Error, ErrorKind, Result};
+use super::{SqlOptions, StatementKind};
+
+/// Parentheses, subqueries and operators may nest this deep.
+const MAX_DEPTH: usize = 100;
+
+/// Operators in one chain such as `a + b + c`: the parser nests as many levels, and the planner's time
+/// grows with their square.
+const MAX_CHAIN: usize = 1_000;
+
+/// A parsed statement, by what runs it.
+#[derive(Debug, Clone)]
+pub(crate) enum Statement {
+    /// SELECT, VALUES, EXPLAIN: planned by DataFusion.
+    Query(Box<ast::Statement>),
+    /// SHOW, DESCRIBE: a query over the system tables.
+    Show(Box<ast::Statement>),
+    /// SET, RESET and the like: changes the session.
+    Set(Box<ast::Statement>),
+    /// Changes rows.
+    Dml(Box<ast::Statement>),
+    /// Changes definitions.
+    Ddl(Box<ast::Statement>),
+}
+
+impl Statement {
+    /// What a client must know of it.
+    pub(crate) fn kind(&self) -> StatementKind {
+        match self {
+            Self::Query(_) | Self::Show(_) => StatementKind::Query,
+            Self::Dml(_) => StatementKind::Update,
+            Self::Set(_) | Self::Ddl(_) => StatementKind::Definition,
+        }
+    }
+}
+
+/// Parses a script. Each statement comes with its own text.
+pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statement>> {
+    if sql.len() > options.max_sql_bytes {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!(
+                "the statement has {} bytes, more than the limit of {}",
+                sql.len(),
+                options.max_sql_bytes
+            ),
+        ));
+    }
+    let mut tokens = Tokenizer::new(&OmenDialect, sql)
+        .tokenize_with_location()
+        .map_err(|e| Error::new(ErrorKind::Syntax, format!("{e}")))?;
+    check_chains(&tokens)?;
+    number_parameters(&mut tokens)?;
+    let statements = Parser::new(&OmenDialect)
+        .with_recursion_limit(MAX_DEPTH)
+        .with_tokens_with_locations(tokens)
+        .parse_statements()
+        .map_err(syntax_error)?;
+    statements.into_iter().map(classify).collect()
+}
+
+/// Parses just one statement.
+pub(crate) fn parse_one(sql: &str, options: &SqlOptions) -> Result<Statement> {
+    let mut statements = parse_script(sql, options)?;
+    match statements.len() {
+        1 => Ok(statements.remove(0)),
+        0 => Err(Error::new(ErrorKind::Syntax, "the text holds no statement")),
+        n => Err(Error::new(
+            ErrorKind::Syntax,
+            format!(
+                "expected one statement and found {n}; send a script as an update, or one by one"
+            ),
+        )),
+    }
+}
+
+fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
+    use datafusion::sql::sqlparser::parser::ParserError;
+    match error {
+        ParserError::RecursionLimitExceeded => Error::new(
+            ErrorKind::Refused,
+            format!("the statement nests deeper than the limit of {MAX_DEPTH} levels"),
+        ),
+        ParserError::TokenizerError(m) | ParserError::ParserError(m) => {
+            Error::new(ErrorKind::Syntax, format!("syntax error: {m}"))
+        }
+    }
+}
+
+/// Refuses chains of operators that would make a tree too deep to walk.
+fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
+    let mut chains = vec![0usize];
+    for token in tokens {
+        let chain = chains.last_mut();
+        match (&token.token, chain) {
+            (Token::LParen | Token::LBracket, _) => chains.push(0),
+            (Token::RParen | Token::RBracket, _) => {
+                // What is in parentheses is one term of the chain around it.
+                chains.pop();
+                if chains.is_empty() {
+                    chains.push(0);
+                }
+            }
+            (Token::Comma | Token::SemiColon, Some(chain)) => *chain = 0,
+            (Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_), _) => {}
+            (Token::Whitespace(_) | Token::Period | Token::Placeholder(_), _) => {}
+            (_, Some(chain)) => *chain += 1,
+            (_, None) => {}
+        }
+        if let (Token::Word(word), Some(chain)) = (&token.token, chains.last_mut()) {
+            use datafusion::sql::sqlparser::keywords::Keyword;
+            if matches!(
+                word.keyword,
+                Keyword::AND
+                    | Keyword::OR
+                    | Keyword::NOT
+                    | Keyword::UNION
+                    | Keyword::EXCEPT
+                    | Keyword::INTERSECT
+                    | Keyword::JOIN
+                    | Keyword::IS
+                    | Keyword::COLLATE
+            ) {
+                *chain += 1;
+            }
+        }
+        if chains.last().is_some_and(|c| *c > MAX_CHAIN) {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "an expression has more than {MAX_CHAIN} operators; use IN, VALUES or a join instead"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites `?` to `$1`, `$2`, ... in order. Works on tokens, so text and comments stay as they are.
+fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<()> {
+    let mut count = 0usize;
+    let mut numbered = false;
+    for token in tokens {
+        match &mut token.token {
+            Token::Placeholder(name) if name == "?" => {
+                count += 1;
+                *name = format!("${count}");
+            }
+            Token::Placeholder(name) => {
+                let number = name.strip_prefix('$').and_then(|n| n.parse::<u16>().ok());
+                if number.is_none_or(|n| n == 0) {
+                    return Err(Error::new(
+                        ErrorKind::Syntax,
+                        format!("the parameter \"{name}\" is neither ? nor $1, $2, ..."),
+                    ));
+                }
+                numbered = true;
+            }
+            Token::SemiColon => count = 0,
+            _ => {}
+        }
+        if numbered && count > 0 {
+            return Err(Error::new(
+                ErrorKind::Syntax,
+                "a statement has parameters of the forms ? and $n; use one of them",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Sorts a statement by what runs it; what nothing runs is refused by name.
+fn classify(statement: ast::Statement) -> Result<Statement> {
+    use ast::Statement as S;
+    let statement = Box::new(statement);
+    Ok(match statement.as_ref() {
+        S::Query(_) | S::Explain { .. } => Statement::Query(statement),
+        S::ExplainTable { .. }
+        | S::ShowTables { .. }
+        | S::ShowSchemas { .. }
+        | S::ShowColumns { .. }
+        | S::ShowViews { .. }
+        | S::ShowVariable { .. } => Statement::Show(statement),
+        S::Set(_) | S::Reset(_) => Statement::Set(statement),
+        S::Insert(_) | S::Update(_) | S::Delete(_) | S::Truncate(_) => Statement::Dml(statement),
+        S::CreateTable(_)
+        | S::CreateView(_)
+        | S::CreateSchema { .. }
+        | S::AlterTable(_)
+        | S::Drop { .. }
+        | S::CreateIndex(_) => Statement::Ddl(statement),
+        other => return Err(refuse(other)),
+    })
+}
+
+/// The error for a statement that is not supported.
+fn refuse(statement: &ast::Statement) -> Error {
+    let text = statement.to_string();
+    let mut words: Vec<&str> = text.split_whitespace().take(3).collect();
+    let first = words.first().copied().unwrap_or_default().to_ascii_uppercase();
+    words.truncate(if matches!(first.as_str(), "CREATE" | "ALTER" | "DROP") { 2 } else { 1 });
+    Error::unsupported(format!("{} is not supported", words.join(" ").to_ascii_uppercase()))
+}

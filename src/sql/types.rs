@@ -1,0 +1,127 @@
+//! SQL type names (PostgreSQL's) as Arrow types, one mapping for definitions and casts.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast::{
+    ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, TimezoneInfo,
+};
+
+use super::error::{Error, Result};
+
+/// The time zone that TIMESTAMPTZ columns carry.
+pub(crate) const UTC: &str = "UTC";
+
+/// Precision and scale of DECIMAL and NUMERIC without any.
+const DEFAULT_DECIMAL: (u8, i8) = (38, 10);
+
+/// The Arrow type of a SQL type.
+pub(crate) fn data_type(sql: &SqlType) -> Result<DataType> {
+    Ok(match sql {
+        SqlType::Boolean | SqlType::Bool => DataType::Boolean,
+        SqlType::TinyInt(None) | SqlType::Int8(Some(_)) => DataType::Int8,
+        SqlType::SmallInt(None) | SqlType::Int2(None) => DataType::Int16,
+        SqlType::Int(None) | SqlType::Integer(None) | SqlType::Int4(None) => DataType::Int32,
+        SqlType::BigInt(None) | SqlType::Int8(None) | SqlType::Int64 => DataType::Int64,
+        SqlType::TinyIntUnsigned(None) | SqlType::UTinyInt => DataType::UInt8,
+        SqlType::SmallIntUnsigned(None) | SqlType::USmallInt => DataType::UInt16,
+        SqlType::IntUnsigned(None) | SqlType::IntegerUnsigned(None) => DataType::UInt32,
+        SqlType::BigIntUnsigned(None) | SqlType::UBigInt => DataType::UInt64,
+        SqlType::Real | SqlType::Float4 => DataType::Float32,
+        SqlType::Float(ExactNumberInfo::None) => DataType::Float64,
+        SqlType::Float(ExactNumberInfo::Precision(p)) => match p {
+            1..=24 => DataType::Float32,
+            25..=53 => DataType::Float64,
+            _ => return Err(Error::unsupported(format!("the precision of {sql} is not 1 to 53"))),
+        },
+        SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 => DataType::Float64,
+        SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => decimal(sql, info)?,
+        SqlType::Text | SqlType::String(None) => DataType::Utf8,
+        SqlType::Varchar(None) | SqlType::CharacterVarying(None) | SqlType::CharVarying(None) => {
+            DataType::Utf8
+        }
+        SqlType::Char(_)
+        | SqlType::Character(_)
+        | SqlType::Varchar(_)
+        | SqlType::CharacterVarying(_)
+        | SqlType::CharVarying(_)
+        | SqlType::Nvarchar(_) => {
+            return Err(Error::unsupported(format!(
+                "the type {sql} is not supported, because lengths are not enforced; use TEXT"
+            )));
+        }
+        SqlType::Bytea | SqlType::Blob(None) | SqlType::Varbinary(None) => DataType::Binary,
+        SqlType::Date => DataType::Date32,
+        SqlType::Time(precision, zone) => match (zone, precision) {
+            (TimezoneInfo::None | TimezoneInfo::WithoutTimeZone, p) => time(sql, *p)?,
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "the type {sql} is not supported; use TIME"
+                )));
+            }
+        },
+        SqlType::Timestamp(precision, zone) => {
+            let zoned = matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
+            DataType::Timestamp(unit(sql, *precision)?, zoned.then(|| Arc::from(UTC)))
+        }
+        SqlType::Datetime(precision) => DataType::Timestamp(unit(sql, *precision)?, None),
+        SqlType::Interval { fields: None, precision: None } => {
+            DataType::Interval(IntervalUnit::MonthDayNano)
+        }
+        SqlType::Array(
+            ArrayElemTypeDef::AngleBracket(item)
+            | ArrayElemTypeDef::SquareBracket(item, None)
+            | ArrayElemTypeDef::Parenthesis(item),
+        ) => DataType::List(Arc::new(Field::new_list_field(data_type(item)?, true))),
+        other => {
+            return Err(Error::unsupported(format!("the type {other} is not supported")));
+        }
+    })
+}
+
+fn unit(sql: &SqlType, precision: Option<u64>) -> Result<TimeUnit> {
+    match precision {
+        Some(0) => Ok(TimeUnit::Second),
+        Some(3) => Ok(TimeUnit::Millisecond),
+        None | Some(6) => Ok(TimeUnit::Microsecond),
+        Some(9) => Ok(TimeUnit::Nanosecond),
+        Some(_) => Err(Error::unsupported(format!("the precision of {sql} is not 0, 3, 6 or 9"))),
+    }
+}
+
+fn time(sql: &SqlType, precision: Option<u64>) -> Result<DataType> {
+    Ok(match unit(sql, precision)? {
+        unit @ (TimeUnit::Second | TimeUnit::Millisecond) => DataType::Time32(unit),
+        unit => DataType::Time64(unit),
+    })
+}
+
+fn decimal(sql: &SqlType, info: &ExactNumberInfo) -> Result<DataType> {
+    let (precision, scale) = match *info {
+        ExactNumberInfo::None => return Ok(decimal_128(DEFAULT_DECIMAL)),
+        ExactNumberInfo::Precision(p) => (p, 0),
+        ExactNumberInfo::PrecisionAndScale(p, s) => (p, s),
+    };
+    match (u8::try_from(precision), i8::try_from(scale)) {
+        (Ok(p @ 1..=38), Ok(s)) if s >= 0 && s as u8 <= p => Ok(decimal_128((p, s))),
+        _ => Err(Error::unsupported(format!(
+            "{sql}: the precision must be 1 to 38 and the scale 0 to the precision"
+        ))),
+    }
+}
+
+fn decimal_128((precision, scale): (u8, i8)) -> DataType {
+    DataType::Decimal128(precision, scale)
+}
+
+/// Gives DataFusion's planner the mapping of [`data_type`] for casts.
+#[derive(Debug)]
+pub(crate) struct SqlTypes;
+
+impl TypePlanner for SqlTypes {
+    fn plan_type_field(&self, sql: &SqlType) -> datafusion::error::Result<Option<FieldRef>> {
+        let data_type = data_type(sql)?;
+        Ok(Some(Arc::new(Field::new("", data_type, true))))
+    }
+}

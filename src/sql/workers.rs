@@ -1,0 +1,114 @@
+//! Threads with large stacks for planning and for statements that block: parsers and planners recurse as deep as a statement
+//! nests. Threads are made when no idle one is left, and end when they have been idle for a while.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::error::{Error, Result};
+use crate::engine;
+
+/// Stack of a worker, in bytes. Reserved, not used, until a statement is that deep.
+const STACK_BYTES: usize = 32 << 20;
+
+const IDLE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    idle_count: usize,
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Workers")
+    }
+}
+
+impl Workers {
+    /// Runs `work` on a thread of its own, inside the caller's runtime; a panic becomes an internal
+    /// error. Once begun, it runs to its end though the caller be dropped.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        let runtime = Handle::current();
+        self.submit(Box::new(move || {
+            let _entered = runtime.enter();
+            let result = catch_unwind(AssertUnwindSafe(work));
+            // The receiver is gone where the caller was cancelled.
+            let _ = sender.send(result.unwrap_or_else(|panic| Err(panic_error(panic.as_ref()))));
+        }))?;
+        receiver.await.map_err(|_| Error::internal("a worker thread ended before its work"))?
+    }
+
+    fn submit(&self, job: Job) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        if state.idle_count > state.jobs.len() {
+            state.jobs.push_back(job);
+            self.shared.wake.notify_one();
+            return Ok(());
+        }
+        drop(state);
+        let shared = Arc::clone(&self.shared);
+        std::thread::Builder::new()
+            .name("omendb-sql".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || shared.work(job))
+            .map_err(|e| engine::Error::exhausted(format!("cannot start a thread: {e}")))?;
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn work(&self, first: Job) {
+        first();
+        loop {
+            let mut state = self.state.lock();
+            state.idle_count += 1;
+            while state.jobs.is_empty() {
+                if self.wake.wait_for(&mut state, IDLE).timed_out() && state.jobs.is_empty() {
+                    state.idle_count -= 1;
+                    return;
+                }
+            }
+            state.idle_count -= 1;
+            let job = state.jobs.pop_front();
+            drop(state);
+            if let Some(job) = job {
+                job();
+            }
+        }
+    }
+}
+
+/// The error for a panic that was caught.
+pub(crate) fn panic_error(panic: &(dyn Any + Send)) -> Error {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::internal(format!("a defect stopped the statement: {message}"))
+}
