@@ -1,0 +1,242 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Every answer of `index` against a plain binary search.
+fn check<K: ModelKey>(keys: &[K], extra: &[K]) {
+    let index = LearnedKeys::build(keys);
+    check_index(&index, keys, extra);
+    let mut bytes = Vec::new();
+    index.encode(&mut bytes);
+    let read = LearnedKeys::<K>::decode_from(&bytes).expect("its own format");
+    check_index(&read, keys, extra);
+    let mut again = Vec::new();
+    read.encode(&mut again);
+    assert_eq!(bytes, again);
+}
+
+fn check_index<K: ModelKey>(index: &LearnedKeys<K>, keys: &[K], extra: &[K]) {
+    assert_eq!(index.len(), keys.len());
+    assert_eq!(index.is_empty(), keys.is_empty());
+    let mut decoded = Vec::new();
+    index.decode(0..keys.len(), &mut decoded);
+    assert_eq!(decoded, keys);
+    for (i, k) in keys.iter().enumerate() {
+        assert_eq!(index.get(i), *k, "key {i}");
+    }
+    if keys.len() > 2 {
+        let range = keys.len() / 3..keys.len() - keys.len() / 4;
+        decoded.truncate(1);
+        index.decode(range.clone(), &mut decoded);
+        assert_eq!(decoded[1..], keys[range]);
+    }
+
+    let mut queries = vec![K::default(), K::MAX, K::from_u128(1 << 63)];
+    for k in keys.iter().chain(extra) {
+        queries.push(*k);
+        queries.push(K::from_u128(k.to_u128().wrapping_sub(1)));
+        queries.push(K::from_u128(k.to_u128().wrapping_add(1)));
+    }
+    let mut expected = Vec::with_capacity(queries.len());
+    for &q in &queries {
+        let lower = keys.partition_point(|&k| k < q);
+        assert_eq!(index.lower_bound(q), lower, "lower bound of {q:?}");
+        let upper = keys.partition_point(|&k| k <= q);
+        assert_eq!(index.upper_bound(q), upper, "upper bound of {q:?}");
+        let p = index.predict(q);
+        assert!(p.lo <= p.pos && p.pos <= p.hi && p.hi <= keys.len(), "{p:?}");
+        assert!(p.lo <= lower && lower <= p.hi, "{lower} of {q:?} outside {p:?}");
+        expected.push(lower as u32);
+    }
+    let mut out = vec![7; queries.len()];
+    index.lower_bound_batch(&queries, &mut out);
+    assert_eq!(out, expected);
+    queries.reverse();
+    expected.reverse();
+    index.lower_bound_batch(&queries, &mut out);
+    assert_eq!(out, expected);
+}
+
+/// The same keys as `u64` and, moved around the 128-bit range, as `u128`.
+fn check_both(mut keys: Vec<u64>) {
+    keys.sort_unstable();
+    check(&keys, &[]);
+    let wide = |f: fn(u128) -> u128| keys.iter().map(|&k| f(u128::from(k))).collect::<Vec<_>>();
+    check(&wide(|k| k), &[]);
+    check(&wide(|k| k << 64), &[u128::from(u64::MAX)]);
+    check(&wide(|k| (k << 37) + (1 << 127)), &[1 << 127]);
+    check(&wide(|k| k + u128::from(u64::MAX / 2)), &[]);
+}
+
+/// A small generator, so that a failure can be repeated.
+fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut x = seed;
+    move || {
+        x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[test]
+fn small_and_extreme_sets() {
+    check_both(vec![]);
+    check_both(vec![0]);
+    check_both(vec![u64::MAX]);
+    check_both(vec![0, u64::MAX]);
+    check_both(vec![u64::MAX - 1, u64::MAX]);
+    check_both(vec![0, 1]);
+    check_both(vec![5; 3]);
+    check_both(vec![0, 0, u64::MAX, u64::MAX]);
+    check::<u128>(&[0, 1, u128::MAX - 1, u128::MAX], &[1 << 64, 1 << 127]);
+    check_both((0..64).map(|b| 1 << b).collect());
+    check_both((0..64).map(|b| u64::MAX - (1 << b)).collect());
+}
+
+#[test]
+fn dense_sets() {
+    for n in [63, 64, 65, 255, 256, 257, 4095, 4096, 4097, 20_000] {
+        check_both((0..n).collect());
+    }
+    check_both((0..9_000).map(|i| (1 << 63) - 4_500 + i).collect());
+    check_both((0..9_000).map(|i| u64::MAX - i).collect());
+    check_both((0..9_000).map(|i| i * 1_000 / 3).collect());
+    check_both((0..9_000).map(|i| (1 << 53) + i * 2).collect());
+}
+
+#[test]
+fn sets_longer_than_the_longest_leaf() {
+    for step in [0, 1, 1_000_003] {
+        let keys: Vec<u64> = (0..200_000).map(|i| i * step).collect();
+        let index = LearnedKeys::build(&keys);
+        let mut all = Vec::new();
+        index.decode(0..keys.len(), &mut all);
+        assert_eq!(all, keys);
+        for q in keys.iter().step_by(97).flat_map(|&k| [k.saturating_sub(1), k, k + 1]) {
+            assert_eq!(index.lower_bound(q), keys.partition_point(|&k| k < q));
+            assert_eq!(index.upper_bound(q), keys.partition_point(|&k| k <= q));
+        }
+    }
+}
+
+#[test]
+fn jittered_uniform_and_bursty_sets() {
+    let mut next = random(1);
+    check_both((0..20_000u64).map(|i| i * 1_000 + next() % 700).collect());
+    check_both((0..20_000).map(|_| next()).collect());
+    check_both((0..20_000).map(|_| next() >> 40).collect());
+    let mut at = 0;
+    let bursty = (0..20_000).map(|i| {
+        at += if i % 1_000 == 0 { 1 << 40 } else { next() % 3 };
+        at
+    });
+    check_both(bursty.collect());
+}
+
+#[test]
+fn skewed_and_adversarial_sets() {
+    let mut next = random(2);
+    let mut exponential: Vec<u64> = (0..20_000)
+        .map(|_| {
+            let s = next() % 64;
+            next() >> s
+        })
+        .collect();
+    exponential.extend([0, u64::MAX]);
+    check_both(exponential);
+    let mut outliers: Vec<u64> = (0..10_000).map(|i| i * 7 + next() % 7).collect();
+    outliers.extend((0..21).map(|_| u64::MAX - next() % (1 << 50)));
+    check_both(outliers);
+    check_both((0..10_000).map(|i| (i / 100) << 50).collect());
+    check_both((0..10_000u64).map(|i| if i % 2 == 0 { i } else { u64::MAX - i }).collect());
+    check_both((0..10_000u64).map(|i| i * i * i).collect());
+}
+
+#[test]
+fn runs_of_repeats() {
+    let mut next = random(3);
+    check_both(vec![1 << 63; 5_000]);
+    check_both((0..20_000).map(|_| next() % 12).collect());
+    check_both((0..20_000).map(|i| if i < 10_000 { 77 } else { next() % 1_000_000 }).collect());
+    check_both((0..20_000).map(|i| i * 2 / 3).collect());
+}
+
+/// Sorted keys whose gaps come from a few very different scales.
+fn keys() -> impl Strategy<Value = Vec<u64>> {
+    let gap = prop_oneof![
+        4 => Just(1u64),
+        2 => Just(0u64),
+        4 => 0u64..1_000,
+        2 => 0u64..1 << 30,
+        1 => (0u32..58).prop_map(|b| 1 << b),
+    ];
+    (any::<u64>(), prop::collection::vec((gap, 1usize..40), 0..60)).prop_map(|(first, runs)| {
+        let mut at = first >> (first % 64);
+        let mut keys = Vec::new();
+        for (gap, count) in runs {
+            for _ in 0..count {
+                at = at.saturating_add(gap);
+                keys.push(at);
+            }
+        }
+        keys
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_keys_are_found(keys in keys(), extra in prop::collection::vec(any::<u64>(), 0..20)) {
+        check(&keys, &extra);
+        let wide: Vec<u128> = keys.iter().map(|&k| u128::from(k) << (extra.len() * 3)).collect();
+        check(&wide, &extra.iter().map(|&k| u128::from(k) << 40).collect::<Vec<_>>());
+    }
+
+    /// Damaged bytes are refused, or give some keys; nothing panics and nothing reads out of bounds.
+    #[test]
+    fn damaged_bytes_do_no_harm(
+        keys in keys(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = Vec::new();
+        LearnedKeys::build(&keys).encode(&mut bytes);
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        exercise::<u64>(&bytes, &keys);
+        exercise::<u128>(&bytes, &[0, 1, u128::MAX]);
+    }
+
+    #[test]
+    fn random_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        exercise::<u64>(&bytes, &[0, 1, u64::MAX]);
+        exercise::<u128>(&bytes, &[0, 1, u128::MAX]);
+    }
+}
+
+fn exercise<K: ModelKey>(bytes: &[u8], queries: &[K]) {
+    let Ok(index) = LearnedKeys::<K>::decode_from(bytes) else { return };
+    let mut out = vec![0; queries.len()];
+    index.lower_bound_batch(queries, &mut out);
+    assert!(out.iter().all(|&p| p as usize <= index.len()));
+    for &q in queries {
+        assert!(index.lower_bound(q) <= index.len());
+        assert!(index.upper_bound(q) <= index.len());
+        let p = index.predict(q);
+        assert!(p.lo <= p.hi && p.hi <= index.len());
+    }
+    let mut keys = Vec::new();
+    index.decode(0..index.len(), &mut keys);
+    assert_eq!(keys.len(), index.len());
+    for (i, k) in keys.iter().enumerate() {
+        assert_eq!(index.get(i), *k);
+    }
+    index.stats();
+}
