@@ -1,24 +1,381 @@
 //! One cache under one byte budget for decoded columns, keys and footers.
+//!
+//! Eviction is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023): new
+//! entries enter a small queue of a tenth of the budget and reach the main queue only if they are used
+//! again, or come back soon after they left. One scan therefore passes through the small queue and
+//! leaves what is used often alone. A hit takes a shared lock of one shard and counts, no more.
+//!
+//! Values are shared by [`Arc`]: one in use outlives its eviction, and counts as used until then.
 
-use super::id::SegmentId;
+use std::any::Any;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::error::{Error, Result};
+use super::id::{FieldId, SegmentId};
+
+/// What of a segment an entry holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CachePart {
+    /// Footer of the Parquet file and checksums of its blocks.
+    Footer,
+    /// Keys and their model.
+    Keys,
+    /// A decoded column of one row group.
+    Column {
+        /// The row group.
+        group: u32,
+        /// The column.
+        field: FieldId,
+    },
+}
+
+/// Name of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheKey {
+    /// The segment that the value was read from. Segments never change, so entries never go stale.
+    pub segment: SegmentId,
+    /// What of it.
+    pub part: CachePart,
+}
+
+type Value = Arc<dyn Any + Send + Sync>;
+
+/// Uses are counted up to this.
+const MAX_USES: u8 = 3;
+/// An entry that leaves the small queue with at least this many uses moves to the main queue.
+const PROMOTED_USES: u8 = 2;
+const SHARD_COUNT: usize = 16;
+
+#[derive(Debug)]
+struct Entry {
+    value: Value,
+    bytes: usize,
+    uses: AtomicU8,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Ready(Entry),
+    Loading(Arc<Flight>),
+}
+
+/// A load under way: whoever misses the same entry waits here instead of reading it again.
+#[derive(Debug, Default)]
+struct Flight {
+    state: Mutex<FlightState>,
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum FlightState {
+    #[default]
+    Pending,
+    Loaded(Value),
+    /// The loader has its error; those who waited try for themselves.
+    Failed,
+}
+
+impl Flight {
+    fn wait(&self) -> Option<Value> {
+        let mut state = self.state.lock();
+        loop {
+            match &*state {
+                FlightState::Pending => self.done.wait(&mut state),
+                FlightState::Loaded(value) => return Some(Arc::clone(value)),
+                FlightState::Failed => return None,
+            }
+        }
+    }
+
+    fn finish(&self, state: FlightState) {
+        *self.state.lock() = state;
+        self.done.notify_all();
+    }
+}
+
+/// Keys in the order of their arrival; the values are in the shards. A key whose entry is gone is
+/// passed over.
+#[derive(Debug, Default)]
+struct Queues {
+    small: VecDeque<(CacheKey, usize)>,
+    small_bytes: usize,
+    main: VecDeque<(CacheKey, usize)>,
+    /// What left the small queue unused, names only, of at most the budget's bytes together.
+    ghost: VecDeque<(CacheKey, usize)>,
+    ghost_set: HashSet<CacheKey>,
+    ghost_bytes: usize,
+}
+
+/// How a cache has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheStats {
+    /// Bytes held.
+    pub used_bytes: usize,
+    /// Bytes it may hold.
+    pub budget_bytes: usize,
+    /// Look-ups that found their entry.
+    pub hit_count: u64,
+    /// Look-ups that had to load it.
+    pub miss_count: u64,
+}
 
 /// A cache of immutable values, evicted by use; one scan does not push out what is used often.
 #[derive(Debug)]
-pub struct Cache {}
+pub struct Cache {
+    budget_bytes: usize,
+    used_bytes: AtomicUsize,
+    hit_count: AtomicU64,
+    miss_count: AtomicU64,
+    hasher: RandomState,
+    shards: [RwLock<HashMap<CacheKey, Slot>>; SHARD_COUNT],
+    /// Locked before a shard, never after.
+    queues: Mutex<Queues>,
+}
 
 impl Cache {
     /// A cache of at most `budget_bytes`.
-    pub fn new(_budget_bytes: usize) -> Self {
-        todo!()
+    pub fn new(budget_bytes: usize) -> Self {
+        Self {
+            budget_bytes,
+            used_bytes: AtomicUsize::new(0),
+            hit_count: AtomicU64::new(0),
+            miss_count: AtomicU64::new(0),
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| RwLock::default()),
+            queues: Mutex::default(),
+        }
     }
 
     /// Bytes held now.
     pub fn used_bytes(&self) -> usize {
-        todo!()
+        self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// Forgets all that belongs to a segment.
-    pub fn remove_segment(&self, _segment: SegmentId) {
-        todo!()
+    /// How it has done so far.
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            used_bytes: self.used_bytes(),
+            budget_bytes: self.budget_bytes,
+            hit_count: self.hit_count.load(Ordering::Relaxed),
+            miss_count: self.miss_count.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the entry is there; not counted as a use.
+    pub fn contains(&self, key: &CacheKey) -> bool {
+        matches!(self.shard(key).read().get(key), Some(Slot::Ready(_)))
+    }
+
+    /// The entry, if it is there.
+    pub fn get<T: Send + Sync + 'static>(&self, key: &CacheKey) -> Option<Arc<T>> {
+        let value = match self.shard(key).read().get(key) {
+            Some(Slot::Ready(entry)) => entry.used(),
+            _ => return None,
+        };
+        self.hit_count.fetch_add(1, Ordering::Relaxed);
+        value.downcast().ok()
+    }
+
+    /// The entry, loaded if it is not there. `load` gives the value and its bytes; it runs without any
+    /// lock, and once for all threads that miss the entry meanwhile. What exceeds the budget by itself
+    /// is returned and not kept.
+    pub fn get_or_load<T: Send + Sync + 'static>(
+        &self,
+        key: CacheKey,
+        load: impl FnOnce() -> Result<(T, usize)>,
+    ) -> Result<Arc<T>> {
+        let wrong = || Error::internal("a cache entry has another type than its key says");
+        loop {
+            if let Some(value) = self.get(&key) {
+                return Ok(value);
+            }
+            match self.join(key) {
+                Joined::Ready(value) => return value.downcast().map_err(|_| wrong()),
+                Joined::Wait(flight) => {
+                    if let Some(value) = flight.wait() {
+                        return value.downcast().map_err(|_| wrong());
+                    }
+                }
+                Joined::Load(flight) => {
+                    self.miss_count.fetch_add(1, Ordering::Relaxed);
+                    let guard = Landing { cache: self, key, flight };
+                    let (value, bytes) = load()?;
+                    let value = Arc::new(value);
+                    guard.land(Arc::clone(&value) as Value, bytes);
+                    return Ok(value);
+                }
+            }
+        }
+    }
+
+    /// Forgets all that belongs to a segment. A load under way is not kept when it ends.
+    pub fn remove_segment(&self, segment: SegmentId) {
+        let mut queues = self.queues.lock();
+        let queues = &mut *queues;
+        for shard in &self.shards {
+            shard.write().retain(|key, slot| {
+                let keep = key.segment != segment;
+                if let (false, Slot::Ready(entry)) = (keep, slot) {
+                    self.used_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
+                }
+                keep
+            });
+        }
+        queues.main.retain(|(key, _)| key.segment != segment);
+        queues.small.retain(|(key, bytes)| {
+            let keep = key.segment != segment;
+            queues.small_bytes -= if keep { 0 } else { *bytes };
+            keep
+        });
+    }
+
+    fn shard(&self, key: &CacheKey) -> &RwLock<HashMap<CacheKey, Slot>> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARD_COUNT]
+    }
+
+    fn join(&self, key: CacheKey) -> Joined {
+        let mut shard = self.shard(&key).write();
+        match shard.get(&key) {
+            Some(Slot::Ready(entry)) => Joined::Ready(entry.used()),
+            Some(Slot::Loading(flight)) => Joined::Wait(Arc::clone(flight)),
+            None => {
+                let flight = Arc::<Flight>::default();
+                shard.insert(key, Slot::Loading(Arc::clone(&flight)));
+                Joined::Load(flight)
+            }
+        }
+    }
+
+    /// Puts the key of a new entry into its queue and evicts what no longer fits.
+    fn enqueue(&self, key: CacheKey, bytes: usize) {
+        let mut queues = self.queues.lock();
+        if queues.ghost_set.remove(&key) {
+            queues.main.push_back((key, bytes));
+        } else {
+            queues.small.push_back((key, bytes));
+            queues.small_bytes += bytes;
+        }
+        while self.used_bytes() > self.budget_bytes && self.evict(&mut queues) {}
+    }
+
+    /// One step of eviction; `false` once both queues are empty.
+    fn evict(&self, queues: &mut Queues) -> bool {
+        if queues.small_bytes > self.budget_bytes / 10 || queues.main.is_empty() {
+            let Some((key, bytes)) = queues.small.pop_front() else {
+                return !queues.main.is_empty();
+            };
+            queues.small_bytes -= bytes;
+            if self.remove_below(&key, PROMOTED_USES, |_| 0) {
+                queues.remember(key, bytes, self.budget_bytes);
+            } else {
+                queues.main.push_back((key, bytes));
+            }
+        } else if let Some((key, bytes)) = queues.main.pop_front()
+            && !self.remove_below(&key, 1, |uses| uses - 1)
+        {
+            queues.main.push_back((key, bytes));
+        }
+        true
+    }
+
+    /// Removes an entry with fewer uses than `uses`; else its uses become `decay` of what they are and
+    /// the result is `false`.
+    fn remove_below(&self, key: &CacheKey, uses: u8, decay: impl Fn(u8) -> u8) -> bool {
+        let mut shard = self.shard(key).write();
+        let Some(Slot::Ready(entry)) = shard.get(key) else { return true };
+        let used = entry.uses.load(Ordering::Relaxed);
+        if used >= uses {
+            entry.uses.store(decay(used), Ordering::Relaxed);
+            return false;
+        }
+        self.used_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
+        let removed = shard.remove(key);
+        drop(shard);
+        // Freeing a large value takes time: not under the lock.
+        drop(removed);
+        true
     }
 }
+
+impl Entry {
+    fn used(&self) -> Value {
+        // Two threads may count one use; the count only guides eviction.
+        let uses = self.uses.load(Ordering::Relaxed);
+        if uses < MAX_USES {
+            self.uses.store(uses + 1, Ordering::Relaxed);
+        }
+        Arc::clone(&self.value)
+    }
+}
+
+impl Queues {
+    fn remember(&mut self, key: CacheKey, bytes: usize, limit_bytes: usize) {
+        if self.ghost_set.insert(key) {
+            self.ghost.push_back((key, bytes));
+            self.ghost_bytes += bytes;
+        }
+        while self.ghost_bytes > limit_bytes {
+            let Some((key, bytes)) = self.ghost.pop_front() else { break };
+            self.ghost_bytes -= bytes;
+            self.ghost_set.remove(&key);
+        }
+    }
+}
+
+enum Joined {
+    Ready(Value),
+    Wait(Arc<Flight>),
+    Load(Arc<Flight>),
+}
+
+/// The duty of a loader: to tell those who wait, also when it fails or panics.
+struct Landing<'a> {
+    cache: &'a Cache,
+    key: CacheKey,
+    flight: Arc<Flight>,
+}
+
+impl Landing<'_> {
+    fn land(self, value: Value, bytes: usize) {
+        if bytes <= self.cache.budget_bytes {
+            let mut shard = self.cache.shard(&self.key).write();
+            // Gone if the segment was removed meanwhile.
+            let ours = matches!(shard.get(&self.key),
+                Some(Slot::Loading(flight)) if Arc::ptr_eq(flight, &self.flight));
+            if ours {
+                let entry = Entry { value: Arc::clone(&value), bytes, uses: AtomicU8::new(0) };
+                shard.insert(self.key, Slot::Ready(entry));
+                self.cache.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+                drop(shard);
+                self.cache.enqueue(self.key, bytes);
+            }
+        }
+        self.flight.finish(FlightState::Loaded(value));
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.cache.shard(&self.key).write();
+        if let Some(Slot::Loading(flight)) = shard.get(&self.key)
+            && Arc::ptr_eq(flight, &self.flight)
+        {
+            shard.remove(&self.key);
+        }
+        drop(shard);
+        let mut state = self.flight.state.lock();
+        if matches!(*state, FlightState::Pending) {
+            *state = FlightState::Failed;
+            self.flight.done.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "cache/tests.rs"]
+mod tests;

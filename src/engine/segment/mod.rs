@@ -126,6 +126,9 @@ pub struct SegmentWriter {}
 pub struct WriteOptions {
     /// Rows of a row group.
     pub row_group_rows: usize,
+    /// Ids of the key columns, in key order, as in [`TableMeta::key`](super::schema::TableMeta::key); none
+    /// where the hidden row id is the key. The index is rebuilt from these columns if its file is lost.
+    pub key: Vec<FieldId>,
     /// Cheap encoding for loads, or the smaller one that compaction affords.
     pub compact: bool,
     /// Microseconds since 1970, for [`SegmentMeta::trained_at_micros`].
