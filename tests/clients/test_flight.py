@@ -13,9 +13,10 @@ def client(server):
         yield client
 
 
-def put(client, descriptor, data):
+def put(client, descriptor, data, **headers):
     """Loads a table; returns what the server answered."""
-    writer, reader = client.do_put(descriptor, data.schema)
+    options = flight.FlightCallOptions(headers=[(f"x-omendb-{k}".replace("_", "-").encode(), v.encode()) for k, v in headers.items()])
+    writer, reader = client.do_put(descriptor, data.schema, options)
     with writer:
         writer.write_table(data, max_chunksize=10_000)
         writer.done_writing()
@@ -62,7 +63,18 @@ def test_a_path_that_names_no_table(client):
     with pytest.raises(Exception, match="no_such_table"):
         client.get_flight_info(path)
     with pytest.raises(Exception, match="no_such_table"):
-        put(client, path, numbers(1))
+        put(client, path, numbers(1), mode="append")
+
+
+def test_put_to_a_new_path_makes_the_table(client, cur, table):
+    data = numbers(10).replace_schema_metadata({"primary_key": "id"})
+    assert put(client, flight.FlightDescriptor.for_path(table), data)[1] == [10]
+    with pytest.raises(Exception, match=table):
+        put(client, flight.FlightDescriptor.for_path(table), data)
+    assert put(client, flight.FlightDescriptor.for_path("public", table), data, on_conflict="replace")[1] == [10]
+    assert put(client, flight.FlightDescriptor.for_path(table), data, on_conflict="ignore").get(1, [0]) == [0]
+    cur.execute(f"SELECT count(*) FROM {table}")
+    assert cur.fetchone() == (10,)
 
 
 def test_list_flights(client, cur, table):
