@@ -1,8 +1,16 @@
 //! [`Vfs`]: the one door to files, and the seam where tests inject faults.
+//!
+//! [`OsFs`] is the operating system's file system. [`fault::FaultFs`] is one in memory that loses what
+//! was not synced and fails where a test wants it to.
+
+pub mod fault;
+mod os;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use os::OsFs;
 
 /// A file system. Paths are whole paths; every call is synchronous.
 pub trait Vfs: Send + Sync + std::fmt::Debug {
@@ -34,6 +42,7 @@ pub trait Vfs: Send + Sync + std::fmt::Debug {
 /// An open file. Reads and writes name their offset, so that one handle serves many threads.
 pub trait VfsFile: Send + Sync + std::fmt::Debug {
     /// Length in bytes.
+    #[allow(clippy::len_without_is_empty)]
     fn len(&self) -> io::Result<u64>;
     /// Fills `buf` from `offset`; an end of file before it is full is an error.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
