@@ -11,6 +11,7 @@ pub mod index;
 mod key;
 mod manifest;
 mod options;
+mod proto;
 mod schema;
 mod segment;
 mod table;
