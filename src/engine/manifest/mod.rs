@@ -1,9 +1,24 @@
 //! The manifest: a checkpoint of one state of the database. The live state is the newest manifest and
 //! the log after it.
+//!
+//! ```text
+//! manifest/<seq>/root            what the checkpoint is made of; its name is what commits it
+//! manifest/<seq>/<table>.part    a table; roots of later checkpoints refer to it while it does not change
+//! bitmaps/<seq>.del              deleted rows of segments; parts of later checkpoints refer to it too
+//! ```
+//!
+//! `docs/file-format.md` has the bytes and the argument why a crash at any point leaves the checkpoint
+//! before or the new one.
+
+mod frame;
+mod store;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use self::store::Store;
 use super::error::Result;
 use super::fs::Vfs;
 use super::id::{Generation, SegmentId, SeqNo, TableId};
@@ -44,18 +59,26 @@ pub struct TableCheckpoint {
 
 /// The manifests in a directory.
 #[derive(Debug)]
-pub struct ManifestStore {}
+pub struct ManifestStore {
+    store: Store,
+}
 
 impl ManifestStore {
-    /// Opens `<dir>/manifest` and `<dir>/bitmaps` (made if missing) and reads the newest checkpoint, if there is one. Damage is an
-    /// error that names the file; an older manifest is never taken instead.
-    pub fn open(_vfs: Arc<dyn Vfs>, _dir: &Path) -> Result<(Self, Option<Checkpoint>)> {
-        todo!()
+    /// Opens `<dir>/manifest` and `<dir>/bitmaps` (made if missing) and reads the newest checkpoint, if
+    /// there is one. Damage is an error that names the file; an older manifest is never taken instead.
+    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<(Self, Option<Checkpoint>)> {
+        let (store, checkpoint) = Store::open(vfs, dir)?;
+        Ok((Self { store }, checkpoint))
     }
 
-    /// Writes a checkpoint, durably. A table whose `Arc` is the one that the last checkpoint had is not written
-    /// again; its file is referred to. Then removes manifests, parts and bitmap packs that the new one does not refer to.
-    pub fn write(&mut self, _checkpoint: &Checkpoint) -> Result<()> {
-        todo!()
+    /// Writes a checkpoint, durably. A table whose `Arc` is the one that the last checkpoint had is not
+    /// written again; its file is referred to. Then removes manifests, parts and bitmap packs that the
+    /// new one does not refer to.
+    ///
+    /// After an error the checkpoint before is still there, and another can be tried; only where a sync
+    /// failed is every later call an error of kind [`ReadOnly`](super::ErrorKind::ReadOnly). A checkpoint
+    /// of the commit that the last one was taken at is not written again.
+    pub fn write(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.store.write(checkpoint)
     }
 }
