@@ -2,7 +2,8 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["proto/omendb/storage.proto"], ["proto"])?;
+    let files =
+        protox::compile(["proto/omendb/storage.proto", "proto/omendb/flight.proto"], ["proto"])?;
     prost_build::Config::new().compile_fds(files)?;
     Ok(())
 }

@@ -1,5 +1,13 @@
 //! OmenDB: an ordered database with learned indexes that speaks Arrow Flight SQL.
 
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod engine;
+#[cfg(feature = "server")]
+pub mod flight;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "server")]
 pub mod sql;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `omendb` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    omendb::cli::main()
+}

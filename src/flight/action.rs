@@ -1,0 +1,270 @@
+//! Actions: prepared statements, sessions, cancellation, and OmenDB's own for administrators.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow_flight::sql::{
+    ActionCancelQueryRequest, ActionClosePreparedStatementRequest,
+    ActionCreatePreparedStatementRequest, Any, ProstMessageExt,
+};
+use arrow_flight::{
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
+    RenewFlightEndpointRequest,
+};
+use prost::Message;
+use tonic::Status;
+
+use super::service::State;
+use super::session::Call;
+use super::statement::ticket_id;
+use super::{proto, status};
+use crate::engine::{DEFAULT_SCHEMA, Engine, TableName, TableSnapshot};
+
+/// Session option: columns leave in the types that they have.
+const NATIVE_TYPES: &str = "native_types";
+
+/// The actions that there are.
+pub(super) fn types() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [
+        ("CreatePreparedStatement", "prepares a statement (ActionCreatePreparedStatementRequest)"),
+        (
+            "ClosePreparedStatement",
+            "closes a prepared statement (ActionClosePreparedStatementRequest)",
+        ),
+        ("CancelQuery", "stops a query (ActionCancelQueryRequest)"),
+        ("CancelFlightInfo", "stops a query (CancelFlightInfoRequest)"),
+        (
+            "RenewFlightEndpoint",
+            "keeps the rows of an endpoint for longer (RenewFlightEndpointRequest)",
+        ),
+        (
+            "SetSessionOptions",
+            "sets options of the session: native_types (SetSessionOptionsRequest)",
+        ),
+        ("GetSessionOptions", "says the options of the session"),
+        ("CloseSession", "closes the session"),
+        ("omendb.Flush", "writes memtables to segments (omendb.flight.FlushRequest)"),
+        ("omendb.Compact", "merges the segments of a table (omendb.flight.CompactRequest)"),
+        ("omendb.Retrain", "trains the indexes of a table anew (omendb.flight.RetrainRequest)"),
+        (
+            "omendb.TableStats",
+            "what a table and its indexes are like (omendb.flight.TableStatsRequest)",
+        ),
+    ]
+    .into_iter()
+}
+
+/// Carries out an action.
+pub(super) async fn run(
+    state: &State,
+    call: &Call,
+    action: Action,
+) -> Result<std::option::IntoIter<arrow_flight::Result>, Status> {
+    let body = &action.body[..];
+    let answer = match action.r#type.as_str() {
+        "CreatePreparedStatement" => {
+            let request = unpack::<ActionCreatePreparedStatementRequest>(body)?;
+            let result = state.prepare(call, request).await?;
+            Some(pack("ActionCreatePreparedStatementResult", &result))
+        }
+        "ClosePreparedStatement" => {
+            let request = unpack::<ActionClosePreparedStatementRequest>(body)?;
+            state.close_prepared(&request.prepared_statement_handle)?;
+            None
+        }
+        "CancelQuery" => {
+            let request = unpack::<ActionCancelQueryRequest>(body)?;
+            let info = decode::<FlightInfo>(&request.info)?;
+            // ActionCancelQueryResult counts its results as CancelStatus does.
+            let result = CancelFlightInfoResult { status: cancel(state, &info)?.into() };
+            Some(pack("ActionCancelQueryResult", &result))
+        }
+        "CancelFlightInfo" => {
+            let info = decode::<CancelFlightInfoRequest>(body)?.info.unwrap_or_default();
+            let result = CancelFlightInfoResult { status: cancel(state, &info)?.into() };
+            Some(result.encode_to_vec())
+        }
+        "RenewFlightEndpoint" => Some(renew(state, &decode(body)?)?),
+        "SetSessionOptions" => Some(set_options(call, decode(body)?)),
+        "GetSessionOptions" => {
+            let value =
+                proto::session_option_value::OptionValue::BoolValue(call.session.native_types());
+            let value = proto::SessionOptionValue { option_value: Some(value) };
+            let session_options = [(NATIVE_TYPES.to_owned(), value)].into();
+            Some(proto::GetSessionOptionsResult { session_options }.encode_to_vec())
+        }
+        "CloseSession" => {
+            state.sessions.close(call.session.id);
+            let status = proto::close_session_result::Status::Closed.into();
+            Some(proto::CloseSessionResult { status }.encode_to_vec())
+        }
+        "omendb.Flush" | "omendb.Compact" | "omendb.Retrain" | "omendb.TableStats" => {
+            Some(administer(state, action).await?)
+        }
+        name @ ("BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint") => {
+            return Err(Status::unimplemented(format!(
+                "{name}: transactions are not supported yet; each statement commits by itself"
+            )));
+        }
+        name => return Err(Status::unimplemented(format!("there is no action \"{name}\""))),
+    };
+    Ok(answer.map(|body| arrow_flight::Result { body: body.into() }).into_iter())
+}
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
+    M::decode(bytes)
+        .map_err(|e| Status::invalid_argument(format!("the action's body is malformed: {e}")))
+}
+
+fn unpack<M: ProstMessageExt>(bytes: &[u8]) -> Result<M, Status> {
+    let any: Any = decode(bytes)?;
+    any.unpack().ok().flatten().ok_or_else(|| {
+        let name = M::type_url().rsplit('.').next().unwrap_or_default();
+        Status::invalid_argument(format!("the action's body is not a {name}"))
+    })
+}
+
+/// A message of the Flight SQL protocol as an Any.
+fn pack(name: &str, message: &impl Message) -> Vec<u8> {
+    let type_url = format!("type.googleapis.com/arrow.flight.protocol.sql.{name}");
+    Any { type_url, value: message.encode_to_vec().into() }.encode_to_vec()
+}
+
+/// Stops the streams of a FlightInfo and forgets the rows kept for it.
+fn cancel(state: &State, info: &FlightInfo) -> Result<CancelStatus, Status> {
+    let mut cancelled = false;
+    for ticket in info.endpoint.iter().filter_map(|e| e.ticket.as_ref()) {
+        if let Some(id) = ticket_id(ticket)? {
+            cancelled |= state.running.cancel(&id) | state.results.remove(&id);
+        }
+    }
+    Ok(if cancelled { CancelStatus::Cancelled } else { CancelStatus::NotCancellable })
+}
+
+fn renew(state: &State, request: &RenewFlightEndpointRequest) -> Result<Vec<u8>, Status> {
+    let endpoint = request.endpoint.clone().unwrap_or_default();
+    let ticket = endpoint.ticket.clone().unwrap_or_default();
+    if let Some(id) = ticket_id(&ticket)? {
+        // A query's ticket does not expire; rows that are kept do.
+        state.results.renew(&id, state.options.result_lease);
+    }
+    Ok(endpoint.encode_to_vec())
+}
+
+fn set_options(call: &Call, request: proto::SetSessionOptionsRequest) -> Vec<u8> {
+    use proto::session_option_value::OptionValue;
+    use proto::set_session_options_result::{Error, ErrorValue};
+    let mut errors = std::collections::HashMap::new();
+    for (name, value) in request.session_options {
+        let error = match (name.as_str(), value.option_value) {
+            (NATIVE_TYPES, Some(OptionValue::BoolValue(on))) => {
+                call.session.native_types.store(on, Ordering::Relaxed);
+                continue;
+            }
+            (NATIVE_TYPES, Some(OptionValue::StringValue(on))) if on == "true" || on == "false" => {
+                call.session.native_types.store(on == "true", Ordering::Relaxed);
+                continue;
+            }
+            ("catalog", Some(OptionValue::StringValue(name)))
+                if name == super::metadata::CATALOG =>
+            {
+                continue;
+            }
+            ("schema", Some(OptionValue::StringValue(name))) if name == DEFAULT_SCHEMA => continue,
+            (NATIVE_TYPES | "catalog" | "schema", _) => ErrorValue::InvalidValue,
+            _ => ErrorValue::InvalidName,
+        };
+        errors.insert(name, Error { value: error.into() });
+    }
+    proto::SetSessionOptionsResult { errors }.encode_to_vec()
+}
+
+/// Carries out an admin action, which may take long, on a thread of its own.
+async fn administer(state: &State, action: Action) -> Result<Vec<u8>, Status> {
+    let engine = state.sessions.database().engine().clone();
+    tokio::task::spawn_blocking(move || {
+        let begun = Instant::now();
+        tracing::info!(action = %action.r#type, "admin action");
+        let body = &action.body[..];
+        match action.r#type.as_str() {
+            "omendb.Flush" => {
+                let request: proto::FlushRequest = decode(body)?;
+                let table = match request.table.as_str() {
+                    "" => None,
+                    name => Some(find(&engine, name)?.id()),
+                };
+                engine.flush(table).map_err(status::from_engine)?;
+                Ok(proto::FlushResult { micros: micros(begun.elapsed()) }.encode_to_vec())
+            }
+            "omendb.Compact" => {
+                let request: proto::CompactRequest = decode(body)?;
+                let table = find(&engine, &request.table)?;
+                let count = engine.compact(table.id()).map_err(status::from_engine)?;
+                let result = proto::CompactResult {
+                    segment_count: count as u64,
+                    micros: micros(begun.elapsed()),
+                };
+                Ok(result.encode_to_vec())
+            }
+            "omendb.Retrain" => {
+                let request: proto::RetrainRequest = decode(body)?;
+                let table = find(&engine, &request.table)?;
+                let (count, time) = engine.retrain(table.id()).map_err(status::from_engine)?;
+                let result = proto::RetrainResult {
+                    segment_count: count as u64,
+                    train_micros: micros(time),
+                };
+                Ok(result.encode_to_vec())
+            }
+            _ => {
+                let request: proto::TableStatsRequest = decode(body)?;
+                Ok(table_stats(&find(&engine, &request.table)?).encode_to_vec())
+            }
+        }
+    })
+    .await
+    .map_err(|_| Status::internal("the admin action failed"))?
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The table called "table" or "schema.table".
+fn find(engine: &Engine, name: &str) -> Result<TableSnapshot, Status> {
+    if name.is_empty() {
+        return Err(Status::invalid_argument("the action needs the name of a table"));
+    }
+    let snapshot = engine.snapshot();
+    let named = |schema: &str, table: &str| snapshot.table(&TableName::new(schema, table));
+    named(DEFAULT_SCHEMA, name)
+        .or_else(|| name.split_once('.').and_then(|(schema, table)| named(schema, table)))
+        .ok_or_else(|| Status::not_found(format!("there is no table \"{name}\"")))
+}
+
+fn table_stats(table: &TableSnapshot) -> proto::TableStatsResult {
+    let segments = table.segments();
+    let (memtable_rows, memtable_bytes) = table.memtable_size();
+    proto::TableStatsResult {
+        table: table.meta().name.to_string(),
+        row_count: table.row_count(),
+        deleted_count: segments.iter().map(|s| s.deleted_count).sum(),
+        memtable_rows,
+        memtable_bytes: memtable_bytes as u64,
+        segments: segments
+            .iter()
+            .map(|s| proto::SegmentStats {
+                id: s.meta.id.0,
+                row_count: s.meta.row_count,
+                deleted_count: s.deleted_count,
+                data_bytes: s.meta.data_bytes,
+                index_bytes: s.meta.index_bytes,
+                leaf_count: s.meta.leaf_count,
+                max_error: s.meta.max_error,
+                mean_error: s.meta.mean_error,
+                train_micros: s.meta.train_nanos / 1000,
+                trained_at: s.meta.trained_at_micros,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,233 @@
+//! Loads: rows of a DoPut stream into a table. A thread of their own decodes and pushes batches; the stream feeds it
+//! through a channel that is bounded in bytes. A stream that breaks leaves nothing; once the commit has begun it
+//! completes, whoever is still listening.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
+use arrow_flight::{FlightData, PutResult};
+use bytes::Bytes;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use super::ipc::{Decoded, Decoder};
+use super::receive::Incoming;
+use super::service::{State, refuse_transaction};
+use super::session::Call;
+use super::{metadata, proto, status, wire_type};
+use crate::engine::{DEFAULT_SCHEMA, OnConflict, TableName, WriteResult};
+use crate::sql::{Ingest, IngestMode, IngestRequest};
+
+/// Call header, and key of schema metadata, that say what to do with rows whose key exists.
+const ON_CONFLICT_HEADER: &str = "x-omendb-on-conflict";
+const ON_CONFLICT: &str = "on_conflict";
+/// The same for what to do with the table, where the descriptor is a path.
+const MODE_HEADER: &str = "x-omendb-mode";
+const MODE: &str = "mode";
+
+/// Where a load goes.
+#[derive(Debug)]
+pub(super) struct Target {
+    table: TableName,
+    /// `None` where headers and metadata may say it.
+    mode: Option<IngestMode>,
+}
+
+impl Target {
+    /// A plain Flight path: the table is made if it does not exist, unless the client says otherwise.
+    pub(super) fn of_path(table: TableName) -> Self {
+        Self { table, mode: None }
+    }
+
+    pub(super) fn of_command(command: CommandStatementIngest) -> Result<Self, Status> {
+        refuse_transaction(command.transaction_id.as_deref())?;
+        if command.temporary {
+            return Err(Status::unimplemented("temporary tables are not supported"));
+        }
+        if let Some(catalog) = command.catalog.as_deref().filter(|c| !c.is_empty())
+            && catalog != metadata::CATALOG
+        {
+            return Err(Status::not_found(format!(
+                "there is no catalog \"{catalog}\"; this one is \"{}\"",
+                metadata::CATALOG
+            )));
+        }
+        let schema = command.schema.as_deref().filter(|s| !s.is_empty()).unwrap_or(DEFAULT_SCHEMA);
+        let table = TableName::new(schema, command.table.as_str());
+        let options = command.table_definition_options.unwrap_or_default();
+        let mode = match (options.if_not_exist(), options.if_exists()) {
+            (TableNotExistOption::Fail, TableExistsOption::Append)
+            | (
+                TableNotExistOption::Unspecified,
+                TableExistsOption::Append | TableExistsOption::Unspecified,
+            ) => IngestMode::Append,
+            (TableNotExistOption::Create, TableExistsOption::Append) => IngestMode::CreateAppend,
+            (
+                TableNotExistOption::Create | TableNotExistOption::Unspecified,
+                TableExistsOption::Replace,
+            ) => IngestMode::Replace,
+            (
+                TableNotExistOption::Create,
+                TableExistsOption::Fail | TableExistsOption::Unspecified,
+            ) => IngestMode::Create,
+            (not_exist, exists) => {
+                return Err(Status::unimplemented(format!(
+                    "a load that does {} where the table is missing and {} where it exists is not supported",
+                    not_exist.as_str_name(),
+                    exists.as_str_name()
+                )));
+            }
+        };
+        Ok(Self { table, mode: Some(mode) })
+    }
+}
+
+/// What the stream tells the thread.
+enum Feed {
+    /// A message, and its share of the bytes that may be under way.
+    Message(Bytes, Bytes, OwnedSemaphorePermit),
+    /// The stream ended as it should: commit.
+    End,
+}
+
+/// Loads a stream.
+pub(super) async fn load(
+    state: &State,
+    call: &Call,
+    headers: &MetadataMap,
+    target: Target,
+    mut incoming: Incoming,
+) -> Result<PutResult, Status> {
+    // Four times a message: what one may grow to when uncompressed.
+    let mut decoder = Decoder::new(4 * state.options.max_message_bytes as u64);
+    let schema = read_schema(&mut decoder, &mut incoming).await?;
+    let request = request(target, headers, schema)?;
+    let table = request.table.clone();
+    let ingest = call.session.sql.ingest(request).await.map_err(status::from_sql)?;
+
+    let (sender, receiver) = mpsc::channel(64);
+    let loader = tokio::task::spawn_blocking(move || run(ingest, decoder, receiver));
+    let fed = feed(&mut incoming, &sender, state.options.load_ahead_bytes).await;
+    if fed.is_ok() {
+        // A send fails only if the thread has given up, and then it says why.
+        let _ = sender.send(Feed::End).await;
+    }
+    drop(sender);
+    let result = loader.await.map_err(|_| {
+        Status::internal(format!("the load of table {table} failed; nothing was loaded"))
+    })?;
+    fed?;
+    let Some(result) = result? else {
+        return Err(Status::internal(format!("the load of table {table} ended early")));
+    };
+    Ok(PutResult { app_metadata: load_result(&result).encode_to_vec().into() })
+}
+
+fn load_result(result: &WriteResult) -> proto::LoadResult {
+    proto::LoadResult {
+        record_count: i64::try_from(result.inserted_count).unwrap_or(i64::MAX),
+        replaced_count: result.replaced_count,
+        ignored_count: result.ignored_count,
+        segment_count: result.segment_count as u64,
+        train_micros: u64::try_from(result.train_time.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Reads up to the schema. Messages without one may come before it.
+async fn read_schema(decoder: &mut Decoder, incoming: &mut Incoming) -> Result<SchemaRef, Status> {
+    while let Some(message) = incoming.next().await? {
+        decoder.decode(&message.data_header, message.data_body)?;
+        if let Some(schema) = decoder.schema() {
+            return Ok(wire_type::strip(schema));
+        }
+    }
+    Err(Status::invalid_argument("the stream of the load has no schema"))
+}
+
+fn request(
+    target: Target,
+    headers: &MetadataMap,
+    schema: SchemaRef,
+) -> Result<IngestRequest, Status> {
+    let said = |header: &str, key: &str| {
+        let header = headers.get(header).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        header.or_else(|| schema.metadata().get(key).cloned()).map(|v| v.to_ascii_lowercase())
+    };
+    let on_conflict = match said(ON_CONFLICT_HEADER, ON_CONFLICT).as_deref() {
+        None | Some("error") => OnConflict::Error,
+        Some("ignore") => OnConflict::Ignore,
+        Some("replace") => OnConflict::Replace,
+        Some(other) => {
+            return Err(Status::invalid_argument(format!(
+                "on_conflict is \"{other}\"; it can be error, ignore or replace"
+            )));
+        }
+    };
+    let mode = match target.mode {
+        Some(mode) => mode,
+        None => match said(MODE_HEADER, MODE).as_deref() {
+            None | Some("create_append") => IngestMode::CreateAppend,
+            Some("create") => IngestMode::Create,
+            Some("append") => IngestMode::Append,
+            Some("replace") => IngestMode::Replace,
+            Some(other) => {
+                return Err(Status::invalid_argument(format!(
+                    "the mode is \"{other}\"; it can be create, append, replace or create_append"
+                )));
+            }
+        },
+    };
+    Ok(IngestRequest { table: target.table, mode, on_conflict, schema })
+}
+
+/// Hands messages on as there is room for them, until the stream ends or the thread gives up.
+async fn feed(
+    incoming: &mut Incoming,
+    sender: &mpsc::Sender<Feed>,
+    ahead_bytes: usize,
+) -> Result<(), Status> {
+    // In KiB, so that the count fits; a message larger than the whole room takes all of it.
+    let room = u32::try_from(ahead_bytes >> 10).unwrap_or(u32::MAX >> 4).max(1);
+    let semaphore = Arc::new(Semaphore::new(room as usize));
+    loop {
+        // Both are safe to give up: a message that was not taken stays in the stream.
+        let message = tokio::select! {
+            message = incoming.next() => message?,
+            () = sender.closed() => return Ok(()),
+        };
+        let Some(FlightData { data_header, data_body, .. }) = message else { return Ok(()) };
+        let share = u32::try_from(data_body.len() >> 10).unwrap_or(room).clamp(1, room);
+        let permit = tokio::select! {
+            permit = Arc::clone(&semaphore).acquire_many_owned(share) => permit,
+            () = sender.closed() => return Ok(()),
+        };
+        let permit = permit.map_err(|_| Status::internal("the load's room is closed"))?;
+        if sender.send(Feed::Message(data_header, data_body, permit)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The thread of a load. `None` says that the stream broke: the ingest is dropped, which leaves nothing.
+fn run(
+    mut ingest: Ingest,
+    mut decoder: Decoder,
+    mut receiver: mpsc::Receiver<Feed>,
+) -> Result<Option<WriteResult>, Status> {
+    while let Some(fed) = receiver.blocking_recv() {
+        match fed {
+            Feed::Message(header, body, permit) => {
+                let decoded = decoder.decode(&header, body)?;
+                if let Decoded::Batch(batch) = decoded {
+                    ingest.push(&batch).map_err(status::from_sql)?;
+                }
+                drop(permit);
+            }
+            Feed::End => return ingest.finish().map(Some).map_err(status::from_sql),
+        }
+    }
+    Ok(None)
+}

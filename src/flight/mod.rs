@@ -1,0 +1,20 @@
+//! The Arrow Flight SQL service. Builds no plans: what SQL means is asked of [`crate::sql`].
+
+mod action;
+mod encode;
+mod ingest;
+mod ipc;
+mod kept;
+mod metadata;
+mod prepared;
+pub mod proto;
+mod receive;
+mod service;
+mod session;
+mod statement;
+mod status;
+mod ticket;
+mod wire_type;
+
+pub use service::{Options, Service};
+pub use session::Connection;

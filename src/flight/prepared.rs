@@ -1,0 +1,91 @@
+//! Prepared statements. A handle carries its SQL and what is bound to it, so it works on any connection and after a
+//! restart. Clients that do not take the new handle which binding returns find their parameters kept by the old one's id.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow_flight::sql::DoPutPreparedStatementResult;
+use prost::Message;
+use tonic::Status;
+
+use super::encode::schema_message;
+use super::kept::Batches;
+use super::proto;
+use super::service::{State, refuse_transaction, wire_schema};
+use super::session::Call;
+use super::statement::Bound;
+use super::{status, ticket};
+use crate::sql::StatementKind;
+
+impl State {
+    /// Prepares a statement: checks it, executes nothing.
+    pub(super) async fn prepare(
+        &self,
+        call: &Call,
+        request: arrow_flight::sql::ActionCreatePreparedStatementRequest,
+    ) -> Result<proto::ActionCreatePreparedStatementResult, Status> {
+        refuse_transaction(request.transaction_id.as_deref())?;
+        let prepared = call.session.sql.prepare(&request.query).await.map_err(status::from_sql)?;
+        let schema = wire_schema(call, &prepared.schema());
+        let returns_rows = prepared.kind() == StatementKind::Query || !schema.fields().is_empty();
+        let handle = proto::PreparedHandle {
+            id: ticket::new_id().to_vec(),
+            statement: Some(proto::Statement { sql: request.query, parameters: Vec::new() }),
+            parameters_kept: false,
+        };
+        Ok(proto::ActionCreatePreparedStatementResult {
+            prepared_statement_handle: handle.encode_to_vec(),
+            // Clients that do not know `is_update` take a missing schema for an update.
+            dataset_schema: if returns_rows { schema_message(&schema)?.into() } else { Vec::new() },
+            parameter_schema: schema_message(&prepared.parameters())?.into(),
+            is_update: Some(!returns_rows),
+        })
+    }
+
+    /// The statement that a handle names, with its parameters.
+    pub(super) fn resolve(&self, handle: &[u8]) -> Result<Bound, Status> {
+        let handle = ticket::decode_prepared(handle)?;
+        let id = ticket::parse_id(&handle.id)?;
+        let statement = handle.statement.unwrap_or_default();
+        let mut bound = Bound::without_parameters(statement.sql);
+        if let Some(parameters) = ticket::decode_parameters(statement.parameters)? {
+            bound.parameters = Some(parameters);
+        } else if let Some(kept) = self.parameters.get(&id) {
+            bound.parameters = kept.batches.first().cloned();
+            bound.parameters_id = Some(id);
+        } else if handle.parameters_kept {
+            return Err(Status::not_found(
+                "the parameters of the prepared statement are not kept any more; bind them again",
+            ));
+        }
+        Ok(bound)
+    }
+
+    /// Binds parameters to a prepared statement, in place of those before.
+    pub(super) fn bind(
+        &self,
+        handle: &[u8],
+        parameters: RecordBatch,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let mut handle = ticket::decode_prepared(handle)?;
+        let id = ticket::parse_id(&handle.id)?;
+        let inline = ticket::encode_parameters(&parameters)?;
+        handle.parameters_kept = inline.is_none();
+        if let Some(statement) = &mut handle.statement {
+            statement.parameters = inline.unwrap_or_default();
+        }
+        let schema = parameters.schema();
+        let kept = Batches { schema: Arc::clone(&schema), batches: vec![parameters] };
+        self.parameters.put(id, kept, self.options.session_idle)?;
+        Ok(DoPutPreparedStatementResult {
+            prepared_statement_handle: Some(handle.encode_to_vec().into()),
+        })
+    }
+
+    /// Forgets what is kept for a prepared statement.
+    pub(super) fn close_prepared(&self, handle: &[u8]) -> Result<(), Status> {
+        let handle = ticket::decode_prepared(handle)?;
+        self.parameters.remove(&ticket::parse_id(&handle.id)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! DoPut: statements, parameters and rows to load.
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow_flight::sql::{Command, DoPutUpdateResult};
+use arrow_flight::{FlightData, FlightDescriptor, PutResult};
+use prost::Message;
+use tonic::{Request, Status, Streaming};
+
+use super::ipc::{Decoded, Decoder};
+use super::service::{Asked, State, asked, refuse_transaction, unsupported};
+use super::session::Call;
+use super::statement::count_of;
+use super::{ingest, status};
+use crate::sql::StatementKind;
+
+/// What parameters of one statement may take when uncompressed, in bytes.
+const MAX_PARAMETER_BYTES: u64 = 256 << 20;
+
+/// An incoming stream whose first message was looked at.
+pub(super) struct Incoming {
+    pub(super) first: Option<FlightData>,
+    pub(super) rest: Streaming<FlightData>,
+}
+
+impl Incoming {
+    /// The next message.
+    pub(super) async fn next(&mut self) -> Result<Option<FlightData>, Status> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.rest.message().await,
+        }
+    }
+}
+
+/// Carries out a DoPut.
+pub(super) async fn put(
+    state: &State,
+    call: &Call,
+    request: Request<Streaming<FlightData>>,
+) -> Result<std::option::IntoIter<PutResult>, Status> {
+    let (headers, _, mut rest) = request.into_parts();
+    let Some(mut first) = rest.message().await? else {
+        return Err(Status::invalid_argument("the DoPut stream is empty: it has no descriptor"));
+    };
+    let descriptor: FlightDescriptor = first.flight_descriptor.take().ok_or_else(|| {
+        Status::invalid_argument(
+            "the DoPut stream has no descriptor: a load needs at least one batch, even an empty one",
+        )
+    })?;
+    let mut incoming = Incoming { first: Some(first), rest };
+    let result = match asked(&descriptor)? {
+        Asked::Table(table) => {
+            let target = ingest::Target::of_path(table);
+            ingest::load(state, call, &headers, target, incoming).await?
+        }
+        Asked::Command(Command::CommandStatementIngest(command)) => {
+            let target = ingest::Target::of_command(command)?;
+            ingest::load(state, call, &headers, target, incoming).await?
+        }
+        Asked::Command(Command::CommandStatementUpdate(command)) => {
+            refuse_transaction(command.transaction_id.as_deref())?;
+            let outcome =
+                call.session.sql.execute_script(&command.query).await.map_err(status::from_sql)?;
+            update_result(count_of(&outcome))
+        }
+        Asked::Command(Command::CommandPreparedStatementUpdate(command)) => {
+            let parameters = parameters(&mut incoming).await?;
+            let mut bound = state.resolve(&command.prepared_statement_handle)?;
+            bound.parameters = parameters.or(bound.parameters);
+            update_result(update(call, &bound.sql, bound.parameters.as_ref()).await?)
+        }
+        Asked::Command(Command::CommandPreparedStatementQuery(command)) => {
+            let parameters = parameters(&mut incoming).await?.ok_or_else(|| {
+                Status::invalid_argument("the DoPut stream has no batch of parameters to bind")
+            })?;
+            let bound = state.bind(&command.prepared_statement_handle, parameters)?;
+            PutResult { app_metadata: bound.encode_to_vec().into() }
+        }
+        Asked::Command(command) => return Err(unsupported(&command)),
+    };
+    Ok(Some(result).into_iter())
+}
+
+fn update_result(record_count: i64) -> PutResult {
+    PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() }
+}
+
+/// Runs a prepared statement as an update.
+async fn update(call: &Call, sql: &str, parameters: Option<&RecordBatch>) -> Result<i64, Status> {
+    let session = &call.session.sql;
+    let prepared = session.prepare(sql).await.map_err(status::from_sql)?;
+    if prepared.kind() == StatementKind::Query {
+        return Err(Status::invalid_argument(
+            "the statement is a query: run it with CommandPreparedStatementQuery",
+        ));
+    }
+    let outcome = session.execute(&prepared, parameters).await.map_err(status::from_sql)?;
+    Ok(count_of(&outcome))
+}
+
+/// The parameters of a stream as one batch; none where it has no schema.
+async fn parameters(incoming: &mut Incoming) -> Result<Option<RecordBatch>, Status> {
+    let mut decoder = Decoder::new(MAX_PARAMETER_BYTES);
+    let mut batches = Vec::new();
+    let mut bytes = 0;
+    while let Some(message) = incoming.next().await? {
+        if let Decoded::Batch(batch) = decoder.decode(&message.data_header, message.data_body)? {
+            bytes += batch.get_array_memory_size() as u64;
+            if bytes > MAX_PARAMETER_BYTES {
+                return Err(Status::resource_exhausted(format!(
+                    "the parameters take more than {MAX_PARAMETER_BYTES} bytes; load the rows instead (ingest)"
+                )));
+            }
+            batches.push(batch);
+        }
+    }
+    let Some(schema) = decoder.schema() else { return Ok(None) };
+    concat_batches(schema, &batches).map(Some).map_err(|e| {
+        Status::invalid_argument(format!("the batches of parameters do not agree: {e}"))
+    })
+}

@@ -1,0 +1,417 @@
+//! The Flight service: finds out what each call asks for and hands it on. It implements Flight's own trait, since the crate's
+//! Flight SQL trait leaves out paths, schemas, listings and polling.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::sql::{Any, Command};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use futures::stream::{AbortHandle, BoxStream};
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::encode::{FlightStream, schema_message};
+use super::kept::Kept;
+use super::session::{Call, Sessions};
+use super::ticket::Id;
+use super::{metadata, statement, wire_type};
+use crate::engine::{DEFAULT_SCHEMA, TableName};
+use crate::sql::Database;
+
+/// Limits of the service.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of one incoming message at most.
+    pub max_message_bytes: usize,
+    /// Sessions at most.
+    pub max_sessions: usize,
+    /// A session that is idle for longer is closed.
+    pub session_idle: Duration,
+    /// How long the rows of RETURNING wait for the client to fetch them.
+    pub result_lease: Duration,
+    /// Memory for rows and parameters kept between two calls, in bytes.
+    pub kept_bytes: usize,
+    /// Bytes that one load's stream may be ahead of the table.
+    pub load_ahead_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 64 << 20,
+            max_sessions: 10_000,
+            session_idle: Duration::from_secs(3600),
+            result_lease: Duration::from_secs(60),
+            kept_bytes: 64 << 20,
+            load_ahead_bytes: 32 << 20,
+        }
+    }
+}
+
+/// Arrow Flight SQL over a database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service(pub(super) Arc<State>);
+
+/// What all calls share.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) options: Options,
+    pub(super) sessions: Sessions,
+    /// Rows of RETURNING, by ticket.
+    pub(super) results: Kept,
+    /// Bound parameters, by prepared statement.
+    pub(super) parameters: Kept,
+    /// Streams that can be cancelled, by ticket.
+    pub(super) running: Running,
+    draining: AtomicBool,
+}
+
+/// The running streams of each ticket.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Running(Arc<Mutex<HashMap<Id, AbortHandle>>>);
+
+impl Running {
+    /// Cancels what runs for a ticket; says whether anything did.
+    pub(super) fn cancel(&self, id: &Id) -> bool {
+        self.0.lock().get(id).inspect(|handle| handle.abort()).is_some()
+    }
+
+    /// Lets `stream` be cancelled by its ticket: it then ends with an error, never as if it were complete.
+    pub(super) fn register(&self, id: Id, stream: FlightStream) -> FlightStream {
+        let (handle, registration) = AbortHandle::new_pair();
+        self.0.lock().insert(id, handle.clone());
+        let guard = Registered { running: self.clone(), id };
+        futures::stream::Abortable::new(stream, registration)
+            .chain(futures::stream::iter([()]).filter_map(move |()| {
+                let _held = &guard;
+                let aborted = handle.is_aborted();
+                async move { aborted.then(|| Err(Status::cancelled("the query was cancelled"))) }
+            }))
+            .boxed()
+    }
+}
+
+/// Takes a stream out of the running ones when it is dropped.
+struct Registered {
+    running: Running,
+    id: Id,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.running.0.lock().remove(&self.id);
+    }
+}
+
+impl Service {
+    /// The service of `database`.
+    pub fn new(database: Database, options: Options) -> Self {
+        Self(Arc::new(State {
+            sessions: Sessions::new(database, options.session_idle, options.max_sessions),
+            results: Kept::new(options.kept_bytes),
+            parameters: Kept::new(options.kept_bytes),
+            running: Running::default(),
+            draining: AtomicBool::new(false),
+            options,
+        }))
+    }
+
+    /// The gRPC service to add to a server.
+    pub fn into_server(self) -> FlightServiceServer<Self> {
+        let limit = self.0.options.max_message_bytes;
+        // A row may be of any size, so what goes out is not limited.
+        FlightServiceServer::new(self)
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    /// Refuses new work from now on; what runs goes on.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that a connection is gone.
+    pub fn disconnected(&self, connection: u64) {
+        self.0.sessions.disconnected(connection);
+    }
+
+    /// Forgets what has expired. To be called now and then.
+    pub fn sweep(&self) {
+        self.0.sessions.sweep();
+        self.0.results.sweep();
+        self.0.parameters.sweep();
+    }
+
+    /// The session of a call.
+    fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
+        if self.0.draining.load(Ordering::Relaxed) {
+            return Err(Status::unavailable("the server is shutting down; try again later"));
+        }
+        self.0.sessions.of(request.metadata(), request.extensions())
+    }
+}
+
+/// What a descriptor asks for.
+pub(super) enum Asked {
+    /// A Flight SQL command.
+    Command(Command),
+    /// A table by its path.
+    Table(TableName),
+}
+
+/// What a descriptor asks for.
+pub(super) fn asked(descriptor: &FlightDescriptor) -> Result<Asked, Status> {
+    match descriptor.r#type() {
+        DescriptorType::Path => table_of_path(&descriptor.path).map(Asked::Table),
+        DescriptorType::Cmd => command(&descriptor.cmd).map(Asked::Command),
+        DescriptorType::Unknown => {
+            Err(Status::invalid_argument("the descriptor is neither a command nor a path"))
+        }
+    }
+}
+
+/// A packed Flight SQL command.
+pub(super) fn command(bytes: &[u8]) -> Result<Command, Status> {
+    Any::decode(bytes)
+        .map_err(|e| e.to_string())
+        .and_then(|any| Command::try_from(any).map_err(|e| e.to_string()))
+        .map_err(|e| Status::invalid_argument(format!("not a Flight SQL command: {e}")))
+}
+
+fn table_of_path(path: &[String]) -> Result<TableName, Status> {
+    match path {
+        [table] => Ok(TableName::new(DEFAULT_SCHEMA, table.as_str())),
+        [schema, table] => Ok(TableName::new(schema.as_str(), table.as_str())),
+        [catalog, schema, table] if catalog == metadata::CATALOG => {
+            Ok(TableName::new(schema.as_str(), table.as_str()))
+        }
+        _ => Err(Status::invalid_argument(format!(
+            "the path {path:?} names no table; use [table] or [schema, table]"
+        ))),
+    }
+}
+
+/// The refusal of a command that this server does not have.
+pub(super) fn unsupported(command: &Command) -> Status {
+    let name = command.type_url().rsplit(['.', '/']).next().unwrap_or_default();
+    Status::unimplemented(format!("{name} is not supported here"))
+}
+
+/// The refusal of a transaction's id.
+pub(super) fn refuse_transaction(id: Option<&[u8]>) -> Result<(), Status> {
+    match id {
+        Some(id) if !id.is_empty() => Err(Status::invalid_argument(
+            "there is no such transaction: transactions are not supported yet",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A FlightInfo of one endpoint without a location: the server that was asked.
+pub(super) fn flight_info(
+    schema: &arrow::datatypes::Schema,
+    descriptor: FlightDescriptor,
+    ticket: Ticket,
+    total_records: i64,
+) -> Result<FlightInfo, Status> {
+    Ok(FlightInfo {
+        schema: schema_message(schema)?,
+        flight_descriptor: Some(descriptor),
+        endpoint: vec![arrow_flight::FlightEndpoint { ticket: Some(ticket), ..Default::default() }],
+        total_records,
+        total_bytes: -1,
+        ordered: true,
+        app_metadata: Default::default(),
+    })
+}
+
+impl State {
+    async fn info(&self, call: &Call, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+        match asked(&descriptor)? {
+            Asked::Table(table) => self.table_info(call, &table, descriptor).await,
+            Asked::Command(Command::CommandStatementQuery(query)) => {
+                refuse_transaction(query.transaction_id.as_deref())?;
+                let bound = statement::Bound::without_parameters(query.query);
+                self.statement_info(call, bound, descriptor).await
+            }
+            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+                let bound = self.resolve(&query.prepared_statement_handle)?;
+                self.statement_info(call, bound, descriptor).await
+            }
+            Asked::Command(command) => {
+                let schema = metadata::schema(&command).ok_or_else(|| unsupported(&command))?;
+                let ticket = Ticket { ticket: command.into_any().encode_to_vec().into() };
+                flight_info(&schema, descriptor, ticket, -1)
+            }
+        }
+    }
+
+    async fn get(&self, call: &Call, ticket: &Ticket) -> Result<FlightStream, Status> {
+        match command(&ticket.ticket)? {
+            Command::TicketStatementQuery(t) => self.redeem(call, &t.statement_handle).await,
+            Command::CommandPreparedStatementQuery(query) => {
+                let bound = self.resolve(&query.prepared_statement_handle)?;
+                self.query_stream(call, bound, 0).await
+            }
+            command => match metadata::rows(&command, &call.session).await {
+                Some(batch) => batch.map(|b| super::encode::batches(b.schema(), vec![b])),
+                None => Err(unsupported(&command)),
+            },
+        }
+    }
+
+    async fn schema_of(
+        &self,
+        call: &Call,
+        descriptor: &FlightDescriptor,
+    ) -> Result<arrow::datatypes::SchemaRef, Status> {
+        match asked(descriptor)? {
+            Asked::Table(table) => self.table_schema(call, &table).await,
+            Asked::Command(Command::CommandStatementQuery(query)) => {
+                refuse_transaction(query.transaction_id.as_deref())?;
+                self.statement_schema(call, &query.query).await
+            }
+            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+                let bound = self.resolve(&query.prepared_statement_handle)?;
+                self.statement_schema(call, &bound.sql).await
+            }
+            Asked::Command(command) => {
+                metadata::schema(&command).ok_or_else(|| unsupported(&command))
+            }
+        }
+    }
+}
+
+/// The columns of a result as a session's client gets them.
+pub(super) fn wire_schema(
+    call: &Call,
+    schema: &arrow::datatypes::Schema,
+) -> arrow::datatypes::SchemaRef {
+    if call.session.native_types() {
+        wire_type::native_schema(schema)
+    } else {
+        wire_type::schema(schema)
+    }
+}
+
+type ResponseStream<T> = BoxStream<'static, Result<T, Status>>;
+
+#[tonic::async_trait]
+impl FlightService for Service {
+    type HandshakeStream = ResponseStream<HandshakeResponse>;
+    type ListFlightsStream = ResponseStream<FlightInfo>;
+    type DoGetStream = FlightStream;
+    type DoPutStream = Pin<Box<dyn Stream<Item = Result<PutResult, Status>> + Send>>;
+    type DoActionStream = ResponseStream<arrow_flight::Result>;
+    type ListActionsStream = ResponseStream<ActionType>;
+    type DoExchangeStream = ResponseStream<FlightData>;
+
+    async fn handshake(
+        &self,
+        _request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        let token = self.0.sessions.handshake()?;
+        let answer = HandshakeResponse { protocol_version: 0, payload: token.clone().into() };
+        let mut response = Response::new(futures::stream::iter([Ok(answer)]).boxed());
+        if let Ok(value) = format!("Bearer {token}").parse() {
+            response.metadata_mut().insert("authorization", value);
+        }
+        Ok(response)
+    }
+
+    async fn list_flights(
+        &self,
+        request: Request<Criteria>,
+    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        let call = self.call(&request)?;
+        let infos = self.0.list(&call, &request.get_ref().expression)?;
+        Ok(call.respond(futures::stream::iter(infos.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn get_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let call = self.call(&request)?;
+        let info = self.0.info(&call, request.into_inner()).await?;
+        Ok(call.respond(info))
+    }
+
+    async fn poll_flight_info(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<PollInfo>, Status> {
+        // The first poll does all there is to do, so there is never a second one.
+        let call = self.call(&request)?;
+        let info = self.0.info(&call, request.into_inner()).await?;
+        let poll = PollInfo { info: Some(info), progress: Some(1.0), ..Default::default() };
+        Ok(call.respond(poll))
+    }
+
+    async fn get_schema(
+        &self,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<SchemaResult>, Status> {
+        let call = self.call(&request)?;
+        let schema = self.0.schema_of(&call, request.get_ref()).await?;
+        Ok(call.respond(SchemaResult { schema: schema_message(&schema)? }))
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<FlightStream>, Status> {
+        let call = self.call(&request)?;
+        let deadline = statement::deadline(request.metadata());
+        let stream = self.0.get(&call, request.get_ref()).await?;
+        // The stream holds its session, which must not count as idle.
+        let session = Arc::clone(&call.session);
+        let stream = statement::until(stream, deadline).inspect(move |_| {
+            let _held = &session;
+        });
+        Ok(call.respond(stream.boxed()))
+    }
+
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        let call = self.call(&request)?;
+        let result = super::receive::put(&self.0, &call, request).await?;
+        Ok(call.respond(Box::pin(futures::stream::iter(result.map(Ok)))))
+    }
+
+    async fn do_exchange(
+        &self,
+        _request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        Err(Status::unimplemented("DoExchange is not supported; use DoPut and DoGet"))
+    }
+
+    async fn do_action(
+        &self,
+        request: Request<Action>,
+    ) -> Result<Response<Self::DoActionStream>, Status> {
+        let call = self.call(&request)?;
+        let results = super::action::run(&self.0, &call, request.into_inner()).await?;
+        Ok(call.respond(futures::stream::iter(results.map(Ok)).boxed()))
+    }
+
+    async fn list_actions(
+        &self,
+        request: Request<Empty>,
+    ) -> Result<Response<Self::ListActionsStream>, Status> {
+        let call = self.call(&request)?;
+        let types = super::action::types().map(|(name, description)| {
+            Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
+        });
+        Ok(call.respond(futures::stream::iter(types).boxed()))
+    }
+}

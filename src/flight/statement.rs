@@ -1,0 +1,292 @@
+//! Statements. What changes something runs exactly once, when its FlightInfo is asked for or as an update; a query
+//! runs when its ticket is redeemed, on the snapshot of that moment.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::{FlightDescriptor, FlightInfo, Ticket};
+use futures::StreamExt;
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use super::encode::{self, FlightStream};
+use super::kept::Batches;
+use super::proto::{self, ticket::Source};
+use super::service::{State, flight_info, wire_schema};
+use super::session::Call;
+use super::ticket::Id;
+use super::{status, ticket};
+use crate::engine::TableName;
+use crate::sql::{Outcome, StatementKind};
+
+/// A statement and the parameters to run it with.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) sql: String,
+    pub(super) parameters: Option<RecordBatch>,
+    /// The server keeps the parameters under this id.
+    pub(super) parameters_id: Option<Id>,
+}
+
+impl Bound {
+    pub(super) fn without_parameters(sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), parameters: None, parameters_id: None }
+    }
+
+    /// The source of a ticket for the query.
+    fn source(self) -> Result<Source, Status> {
+        let parameters = match &self.parameters {
+            Some(batch) => match ticket::encode_parameters(batch)? {
+                Some(messages) => messages,
+                None => {
+                    let id = self.parameters_id.ok_or_else(|| {
+                        Status::internal("parameters are neither in the ticket nor kept")
+                    })?;
+                    return Ok(Source::KeptStatement(proto::KeptStatement {
+                        sql: self.sql,
+                        parameters_id: id.to_vec(),
+                    }));
+                }
+            },
+            None => Vec::new(),
+        };
+        Ok(Source::Statement(proto::Statement { sql: self.sql, parameters }))
+    }
+}
+
+/// The count that Flight SQL reports: -1 where there is none.
+pub(super) fn count_of(outcome: &Outcome) -> i64 {
+    outcome.affected_count.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// When a call must be over, by its `grpc-timeout` header.
+pub(super) fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let n: u64 = digits.parse().ok()?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(n.checked_mul(3600)?),
+        "M" => Duration::from_secs(n.checked_mul(60)?),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    };
+    Instant::now().checked_add(timeout)
+}
+
+/// Ends a stream with an error at its deadline: tonic's own timeout stops at the response's headers.
+pub(super) fn until(stream: FlightStream, deadline: Option<Instant>) -> FlightStream {
+    let Some(deadline) = deadline else { return stream };
+    futures::stream::unfold(Some(stream), move |stream| async move {
+        let mut stream = stream?;
+        match tokio::time::timeout_at(deadline, stream.next()).await {
+            Ok(Some(item)) => Some((item, Some(stream))),
+            Ok(None) => None,
+            Err(_) => {
+                let status =
+                    Status::deadline_exceeded("the query ran out of the time that the client gave");
+                Some((Err(status), None))
+            }
+        }
+    })
+    .boxed()
+}
+
+impl State {
+    /// FlightInfo of a statement. Runs it if it changes something.
+    pub(super) async fn statement_info(
+        &self,
+        call: &Call,
+        bound: Bound,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
+        let session = &call.session.sql;
+        let prepared = session.prepare(&bound.sql).await.map_err(status::from_sql)?;
+        if prepared.kind() == StatementKind::Query {
+            let schema = wire_schema(call, &prepared.schema());
+            let ticket = new_ticket(&schema, bound.source()?);
+            return flight_info(&schema, descriptor, ticket::encode(&ticket), -1);
+        }
+        let outcome = session
+            .execute(&prepared, bound.parameters.as_ref())
+            .await
+            .map_err(status::from_sql)?;
+        let count = count_of(&outcome);
+        let Some((schema, batches)) = outcome.returned else {
+            let nothing = new_ticket(&Schema::empty(), Source::Nothing(proto::Nothing {}));
+            return flight_info(&Schema::empty(), descriptor, ticket::encode(&nothing), count);
+        };
+        let wire = wire_schema(call, &schema);
+        let ticket = new_ticket(&wire, Source::KeptRows(proto::KeptRows {}));
+        let id = ticket::parse_id(&ticket.id)?;
+        self.results
+            .put(id, Batches { schema: wire.clone(), batches }, self.options.result_lease)
+            .map_err(|e| {
+                Status::new(
+                    e.code(),
+                    format!(
+                        "the statement was carried out, but the rows of RETURNING are lost: {}",
+                        e.message()
+                    ),
+                )
+            })?;
+        flight_info(&wire, descriptor, ticket::encode(&ticket), count)
+    }
+
+    /// The schema of a statement's rows. Runs nothing.
+    pub(super) async fn statement_schema(
+        &self,
+        call: &Call,
+        sql: &str,
+    ) -> Result<SchemaRef, Status> {
+        let prepared = call.session.sql.prepare(sql).await.map_err(status::from_sql)?;
+        Ok(wire_schema(call, &prepared.schema()))
+    }
+
+    /// The rows of a ticket. Never runs what changes something.
+    pub(super) async fn redeem(&self, call: &Call, handle: &[u8]) -> Result<FlightStream, Status> {
+        let ticket = ticket::decode(handle)?;
+        let id = ticket::parse_id(&ticket.id)?;
+        let bound = match ticket.source {
+            Some(Source::Nothing(_)) => {
+                return Ok(encode::batches(Schema::empty().into(), Vec::new()));
+            }
+            Some(Source::KeptRows(_)) => {
+                let kept = self.results.get(&id).ok_or_else(|| {
+                    Status::not_found("the rows of this statement are not kept any more; they wait only for a while")
+                })?;
+                return Ok(encode::batches(kept.schema.clone(), kept.batches.clone()));
+            }
+            Some(Source::Statement(statement)) => Bound {
+                parameters: ticket::decode_parameters(statement.parameters)?,
+                sql: statement.sql,
+                parameters_id: None,
+            },
+            Some(Source::KeptStatement(statement)) => {
+                let id = ticket::parse_id(&statement.parameters_id)?;
+                let kept = self.parameters.get(&id).ok_or_else(|| {
+                    Status::not_found(
+                        "the parameters of this query are not kept any more; bind them again",
+                    )
+                })?;
+                Bound {
+                    parameters: kept.batches.first().cloned(),
+                    sql: statement.sql,
+                    parameters_id: Some(id),
+                }
+            }
+            None => return Err(Status::invalid_argument("the ticket is empty")),
+        };
+        let stream = self.query_stream(call, bound, ticket.schema_hash).await?;
+        Ok(self.running.register(id, stream))
+    }
+
+    /// Runs a query. Its schema must be the announced one, if any was.
+    pub(super) async fn query_stream(
+        &self,
+        call: &Call,
+        bound: Bound,
+        schema_hash: u64,
+    ) -> Result<FlightStream, Status> {
+        let session = &call.session.sql;
+        let prepared = session.prepare(&bound.sql).await.map_err(status::from_sql)?;
+        if prepared.kind() != StatementKind::Query {
+            return Err(Status::invalid_argument(
+                "DoGet runs queries only; ask for the statement's FlightInfo, or send it as an update",
+            ));
+        }
+        let rows =
+            session.query(&prepared, bound.parameters.as_ref()).await.map_err(status::from_sql)?;
+        let wire = wire_schema(call, &rows.schema);
+        if schema_hash != 0 && schema_hash != ticket::schema_hash(&wire) {
+            return Err(Status::aborted(
+                "a table of the query was redefined after its FlightInfo; run the query again",
+            ));
+        }
+        Ok(encode::rows(rows, wire))
+    }
+
+    /// FlightInfo of a table by its path.
+    pub(super) async fn table_info(
+        &self,
+        call: &Call,
+        table: &TableName,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
+        let schema = self.table_schema(call, table).await?;
+        let snapshot = self.sessions.database().engine().snapshot();
+        let count = snapshot.table(table).map_or(-1, |t| t.row_count() as i64);
+        let ticket = new_ticket(&schema, Bound::without_parameters(select_all(table)).source()?);
+        flight_info(&schema, descriptor, ticket::encode(&ticket), count)
+    }
+
+    /// The columns of a table by its path, as the client gets them.
+    pub(super) async fn table_schema(
+        &self,
+        call: &Call,
+        table: &TableName,
+    ) -> Result<SchemaRef, Status> {
+        let snapshot = self.sessions.database().engine().snapshot();
+        match snapshot.table(table) {
+            Some(table) => Ok(wire_schema(call, &table.schema())),
+            None if snapshot.view(table).is_some() => {
+                self.statement_schema(call, &select_all(table)).await
+            }
+            None => Err(Status::not_found(format!("there is no table {table}"))),
+        }
+    }
+
+    /// All tables, or those whose name matches a LIKE pattern.
+    pub(super) fn list(&self, call: &Call, pattern: &[u8]) -> Result<Vec<FlightInfo>, Status> {
+        let pattern = std::str::from_utf8(pattern).map_err(|_| {
+            Status::invalid_argument("the criteria must be a LIKE pattern in UTF-8")
+        })?;
+        let pattern = if pattern.is_empty() { "%" } else { pattern };
+        let mut infos = Vec::new();
+        for table in self.sessions.database().engine().snapshot().tables() {
+            let name = &table.meta().name;
+            if !super::metadata::like(&name.name, pattern) {
+                continue;
+            }
+            let schema = wire_schema(call, &table.schema());
+            let descriptor =
+                FlightDescriptor::new_path(vec![name.schema.to_string(), name.name.to_string()]);
+            let ticket = new_ticket(&schema, Bound::without_parameters(select_all(name)).source()?);
+            infos.push(flight_info(
+                &schema,
+                descriptor,
+                ticket::encode(&ticket),
+                table.row_count() as i64,
+            )?);
+        }
+        Ok(infos)
+    }
+}
+
+fn new_ticket(schema: &Schema, source: Source) -> proto::Ticket {
+    proto::Ticket {
+        id: ticket::new_id().to_vec(),
+        schema_hash: ticket::schema_hash(schema),
+        source: Some(source),
+    }
+}
+
+/// The rows of a table, whatever characters its name has.
+fn select_all(table: &TableName) -> String {
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    format!("SELECT * FROM {}.{}", quote(&table.schema), quote(&table.name))
+}
+
+/// The ticket of an endpoint that this server made, and its id.
+pub(super) fn ticket_id(ticket: &Ticket) -> Result<Option<Id>, Status> {
+    match super::service::command(&ticket.ticket)? {
+        arrow_flight::sql::Command::TicketStatementQuery(t) => {
+            ticket::parse_id(&ticket::decode(&t.statement_handle)?.id).map(Some)
+        }
+        _ => Ok(None),
+    }
+}

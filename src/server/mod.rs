@@ -1,0 +1,299 @@
+//! The server: opens the database, listens, serves, and shuts down in order.
+
+mod incoming;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::Settings;
+use crate::engine::{self, Engine};
+use crate::flight::Service;
+use crate::sql::{self, Database};
+
+/// Name of the Flight service, for health checks of it alone.
+const FLIGHT: &str = "arrow.flight.protocol.FlightService";
+
+/// Windows of HTTP/2 flow control: room for two messages of a stream, and for several streams.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Larger frames than HTTP/2's 16 KiB make loads cheaper.
+const MAX_FRAME: u32 = 1 << 20;
+
+/// Why a server did not start or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database cannot be opened or closed.
+    #[error("{0}")]
+    Engine(#[from] engine::Error),
+    /// SQL cannot be set up.
+    #[error("{0}")]
+    Sql(#[from] sql::Error),
+    /// The address is taken.
+    #[error("the address {0} is in use by another program; choose another with --listen")]
+    Busy(String),
+    /// The address means nothing here.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(String, #[source] io::Error),
+    /// The address can be reached from other machines.
+    #[error(
+        "{0} is not a loopback address, and this version has no users and passwords yet: whoever reaches the port could \
+         read, change and drop everything. Use 127.0.0.1, or say --insecure to do it all the same"
+    )]
+    Exposed(SocketAddr),
+    /// The network failed.
+    #[error("serving failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// A server that listens and does not accept yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    database: Database,
+    settings: Settings,
+}
+
+impl Server {
+    /// Opens the database, then listens: the port accepts only when the database is ready.
+    pub async fn open(settings: Settings) -> Result<Self, Error> {
+        let addresses = resolve(&settings.listen).await?;
+        if !settings.insecure
+            && let Some(exposed) = addresses.iter().find(|a| !a.ip().is_loopback())
+        {
+            return Err(Error::Exposed(*exposed));
+        }
+        let (dir, options) = (settings.data_dir.clone(), settings.engine_options());
+        let engine = blocking(move || Engine::open(dir, options)).await?;
+        let listener = match TcpListener::bind(&addresses[..]).await {
+            Ok(listener) => listener,
+            Err(e) => {
+                close(engine).await?;
+                return Err(match e.kind() {
+                    io::ErrorKind::AddrInUse => Error::Busy(settings.listen),
+                    _ => Error::Listen(settings.listen, e),
+                });
+            }
+        };
+        let address =
+            listener.local_addr().map_err(|e| Error::Listen(settings.listen.clone(), e))?;
+        let database = Database::new(engine, settings.sql_options())?;
+        Ok(Self { listener, address, database, settings })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The database that it serves.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Serves until `shutdown`, lets running calls finish within the grace period, and closes the database.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self { listener, database, settings, .. } = self;
+        let engine = database.engine().clone();
+        let service = Service::new(database, settings.flight_options());
+        let (reporter, health) = tonic_health::server::health_reporter();
+        set_health(&reporter, ServingStatus::Serving).await;
+        let upkeep = tokio::spawn(upkeep(service.clone(), engine.clone(), reporter.clone()));
+
+        let limit = incoming::limit(settings.max_connections);
+        let connections = incoming::accept(listener, limit, service.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tonic::transport::Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .add_service(health)
+            .add_service(service.clone().into_server())
+            .serve_with_incoming_shutdown(connections, async {
+                let _ = stopped.await;
+            });
+        tokio::pin!(serving);
+        let result = tokio::select! {
+            result = &mut serving => result.map_err(Error::from),
+            () = shutdown => {
+                tracing::info!("shutting down: running calls may finish");
+                service.drain();
+                set_health(&reporter, ServingStatus::NotServing).await;
+                let _ = stop.send(());
+                match tokio::time::timeout(settings.shutdown_grace.0, &mut serving).await {
+                    Ok(result) => result.map_err(Error::from),
+                    Err(_) => {
+                        tracing::warn!("calls still run after the grace period; they are cut off");
+                        Ok(())
+                    }
+                }
+            }
+        };
+        upkeep.abort();
+        close(engine).await?;
+        tracing::info!("closed");
+        result
+    }
+}
+
+async fn resolve(listen: &str) -> Result<Vec<SocketAddr>, Error> {
+    let failed = |e| Error::Listen(listen.to_owned(), e);
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host(listen).await.map_err(failed)?.collect();
+    if addresses.is_empty() {
+        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
+    }
+    Ok(addresses)
+}
+
+async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
+    reporter.set_service_status("", status).await;
+    reporter.set_service_status(FLIGHT, status).await;
+}
+
+/// What is done now and then: forgets what has expired, and tells when writes are refused.
+async fn upkeep(service: Service, engine: Engine, reporter: HealthReporter) {
+    let mut interval = tokio::time::interval(Duration::from_secs(5));
+    let mut ready = true;
+    loop {
+        interval.tick().await;
+        service.sweep();
+        let now_ready = engine.read_only().is_none();
+        if ready != now_ready {
+            ready = now_ready;
+            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            set_health(&reporter, status).await;
+        }
+    }
+}
+
+async fn close(engine: Engine) -> Result<(), Error> {
+    blocking(move || engine.close()).await.map_err(Error::from)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> engine::Result<T> + Send + 'static,
+) -> engine::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(engine::Error::internal(format!("a task of the engine failed: {e}"))),
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.
+pub async fn signalled() {
+    let (first, wait) = oneshot::channel();
+    let mut first = Some(first);
+    let signals = signals();
+    tokio::spawn(async move {
+        let Ok(mut signals) = signals else {
+            // Without handlers the signals end the process as they do by default.
+            std::future::pending::<()>().await;
+            return;
+        };
+        loop {
+            signals.next().await;
+            match first.take() {
+                Some(first) => {
+                    let _ = first.send(());
+                }
+                None => {
+                    tracing::warn!("second signal: ending at once");
+                    std::process::exit(130);
+                }
+            }
+        }
+    });
+    if wait.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(unix)]
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+fn signals() -> io::Result<Signals> {
+    use tokio::signal::unix::{SignalKind, signal};
+    Ok(Signals(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+#[cfg(unix)]
+impl Signals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+fn signals() -> io::Result<Signals> {
+    Ok(Signals)
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+/// Serves on a thread pool of the caller until the handle is stopped. For tests and the demo.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    database: Database,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    /// Opens a server and serves in the background.
+    pub async fn start(settings: Settings) -> Result<Self, Error> {
+        let server = Server::open(settings).await?;
+        let (address, database) = (server.address(), server.database().clone());
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        Ok(Self { address, database, stop, task })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The database that it serves.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Shuts it down as SIGTERM would.
+    pub async fn stop(self) -> Result<(), Error> {
+        let _ = self.stop.send(());
+        match self.task.await {
+            Ok(result) => result,
+            Err(e) => Err(engine::Error::internal(format!("the server's task failed: {e}")).into()),
+        }
+    }
+}
+
+/// A count that is shared by reference; names what the accept loop holds for each connection.
+type ConnectionLimit = Arc<tokio::sync::Semaphore>;
