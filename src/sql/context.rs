@@ -32,6 +32,10 @@ use crate::engine::{ErrorKind as EngineKind, Snapshot, TableName};
 /// Name of the one catalog.
 pub(crate) const CATALOG: &str = "omendb";
 
+/// A table named in this catalog is the one of the same schema and name, with its row address as an
+/// additional last column: the table that an UPDATE or DELETE changes.
+pub(crate) const TARGET_CATALOG: &str = "__omendb_target";
+
 /// Views may refer to views this deep.
 const MAX_VIEW_DEPTH: usize = 16;
 
@@ -68,7 +72,6 @@ impl StatementContext {
             state: self.database.planning_state(&self.settings),
             snapshot: snapshot.clone(),
             statement: self.clone(),
-            row_addresses: false,
             view_depth: 0,
         }
     }
@@ -116,17 +119,10 @@ pub(crate) struct PlanContext {
     state: SessionState,
     snapshot: Snapshot,
     statement: StatementContext,
-    row_addresses: bool,
     view_depth: usize,
 }
 
 impl PlanContext {
-    /// Gives every table the row address as an additional last column.
-    pub(crate) fn with_row_addresses(mut self) -> Self {
-        self.row_addresses = true;
-        self
-    }
-
     /// DataFusion's state: configuration, functions, optimizer rules.
     pub(crate) fn state(&self) -> &SessionState {
         &self.state
@@ -210,11 +206,7 @@ impl PlanContext {
     /// The table, view or system table called `name`.
     pub(crate) fn provider(&self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
         if let Some(table) = self.snapshot.table(name) {
-            return Ok(if self.row_addresses {
-                Arc::new(EngineTable::with_row_address(table))
-            } else {
-                Arc::new(EngineTable::new(table))
-            });
+            return Ok(Arc::new(EngineTable::new(table)));
         }
         if let Some(sql) = self.snapshot.view(name) {
             return self.view(name, &sql);
@@ -235,7 +227,6 @@ impl PlanContext {
         };
         let mut inner = self.clone();
         inner.view_depth += 1;
-        inner.row_addresses = false;
         let plan = inner.plan(&query)?;
         Ok(Arc::new(ViewTable::new(plan, Some(sql.to_owned()))))
     }
@@ -282,6 +273,13 @@ impl Iterator for BlockingRows {
 
 impl ContextProvider for PlanContext {
     fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
+        if let TableReference::Full { catalog, schema, table } = &name
+            && **catalog == *TARGET_CATALOG
+        {
+            let name = TableName::new(Arc::clone(schema), Arc::clone(table));
+            let table = self.snapshot.table(&name).ok_or_else(|| self.unknown_table(&name))?;
+            return Ok(provider_as_source(Arc::new(EngineTable::with_row_address(table))));
+        }
         let name = self.resolve(&name)?;
         Ok(provider_as_source(self.provider(&name)?))
     }

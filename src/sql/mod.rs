@@ -1,8 +1,10 @@
 //! SQL over the engine: DataFusion parses, plans and executes queries; definitions (DDL) and changes
 //! (DML) are compiled here to the engine's transactions.
 
+mod cast;
 mod context;
 mod ddl;
+mod defaults;
 mod dialect;
 mod dml;
 mod error;

@@ -1,0 +1,248 @@
+//! Batches of any Arrow types as the exact columns of a table. What does not fit is an error that names
+//! column, row and value; nothing becomes NULL on the way.
+
+mod array;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
+use arrow::util::display::array_value_to_string;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::scalar::ScalarValue;
+
+pub(crate) use array::{CastPolicy, Failure, cast_array};
+
+use super::error::{Error, ErrorKind, Result};
+use crate::engine::{self, TableMeta};
+
+/// Characters of a value that an error message shows at most.
+const SHOWN_CHARS: usize = 80;
+
+/// What a column gets where a statement gives it no value.
+#[derive(Debug, Clone)]
+pub(crate) enum ColumnDefault {
+    /// One value, of the column's type, for all rows of the statement.
+    Constant(ScalarValue),
+    /// An expression over no columns with a new value for every row.
+    PerRow(Arc<dyn PhysicalExpr>),
+}
+
+/// Where a column of the table comes from.
+#[derive(Debug)]
+enum Source {
+    /// A column of the given batches, by position.
+    Given(usize),
+    /// Its default.
+    Default(ColumnDefault),
+}
+
+/// Turns batches of one schema into batches of a table's schema. Counts rows, to name them.
+#[derive(Debug)]
+pub(crate) struct BatchCaster {
+    table: String,
+    schema: SchemaRef,
+    sources: Vec<Source>,
+    policy: CastPolicy,
+    row_count: u64,
+}
+
+impl BatchCaster {
+    /// Columns matched by name, as a bulk load does.
+    pub(crate) fn by_name(
+        meta: &TableMeta,
+        given: &Schema,
+        policy: CastPolicy,
+        default: impl FnMut(usize) -> Result<ColumnDefault>,
+    ) -> Result<Self> {
+        let targets = given
+            .fields()
+            .iter()
+            .map(|f| meta.column_index(f.name()))
+            .collect::<engine::Result<Vec<_>>>()?;
+        Self::by_position(meta, &targets, policy, default)
+    }
+
+    /// The `i`-th given column goes to the table's column `targets[i]`; `default` is asked for the rest.
+    pub(crate) fn by_position(
+        meta: &TableMeta,
+        targets: &[usize],
+        policy: CastPolicy,
+        mut default: impl FnMut(usize) -> Result<ColumnDefault>,
+    ) -> Result<Self> {
+        let mut given: Vec<Option<usize>> = vec![None; meta.columns.len()];
+        for (i, target) in targets.iter().enumerate() {
+            if given[*target].replace(i).is_some() {
+                return Err(engine::Error::invalid(format!(
+                    "table {}: column \"{}\" is given twice",
+                    meta.name,
+                    meta.columns[*target].field.name()
+                ))
+                .into());
+            }
+        }
+        let sources = given
+            .into_iter()
+            .enumerate()
+            .map(|(column, from)| match from {
+                Some(i) => Ok(Source::Given(i)),
+                None => default(column).map(Source::Default),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            table: meta.name.to_string(),
+            schema: meta.arrow_schema(),
+            sources,
+            policy,
+            row_count: 0,
+        })
+    }
+
+    /// The batch as the table holds it.
+    pub(crate) fn cast(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        self.cast_columns(batch.columns(), batch.num_rows())
+    }
+
+    /// [`BatchCaster::cast`] of columns that are not in a batch.
+    pub(crate) fn cast_columns(
+        &mut self,
+        given: &[ArrayRef],
+        row_count: usize,
+    ) -> Result<RecordBatch> {
+        let mut columns = Vec::with_capacity(self.sources.len());
+        for (source, field) in self.sources.iter().zip(self.schema.fields()) {
+            let column = match source {
+                Source::Given(i) => cast_array(&given[*i], field.data_type(), self.policy)
+                    .map_err(|f| self.error(field, &given[*i], &f))?,
+                Source::Default(default) => {
+                    let value = default_array(default, row_count)?;
+                    cast_array(&value, field.data_type(), CastPolicy::Assign)
+                        .map_err(|f| self.error(field, &value, &f))?
+                }
+            };
+            if !field.is_nullable() && column.null_count() > 0 {
+                let row = (0..row_count).find(|&r| column.is_null(r)).unwrap_or(0);
+                return Err(engine::Error::constraint(format!(
+                    "table {}: column \"{}\" is NOT NULL, and row {} gives it NULL",
+                    self.table,
+                    field.name(),
+                    self.row_count + row as u64 + 1
+                ))
+                .into());
+            }
+            columns.push(column);
+        }
+        self.row_count += row_count as u64;
+        let options = RecordBatchOptions::new().with_row_count(Some(row_count));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|e| engine::Error::from(e).into())
+    }
+
+    fn error(&self, field: &Field, given: &ArrayRef, failure: &Failure) -> Error {
+        cast_error(&self.table, field, given, failure, |row| self.row_count + row as u64)
+    }
+}
+
+/// The error for values that a column cannot hold. `row_of` says where in the statement a row of `given`
+/// stands, counted from 0; messages count from 1.
+pub(crate) fn cast_error(
+    table: &str,
+    field: &Field,
+    given: &ArrayRef,
+    failure: &Failure,
+    row_of: impl Fn(usize) -> u64,
+) -> Error {
+    let column = format!("table {table}: column \"{}\"", field.name());
+    let to = type_name(field.data_type());
+    let message = match failure {
+        Failure::Type => format!(
+            "{column} has the type {to}, and values of type {} cannot be put there without a cast",
+            type_name(given.data_type())
+        ),
+        Failure::Value { row, reason } => format!(
+            "{column} ({to}), row {}: the value {} {reason}",
+            row_of(*row) + 1,
+            show(given, *row)
+        ),
+        Failure::Whole(reason) => format!("{column} ({to}): {reason}"),
+    };
+    Error::new(ErrorKind::Data, message)
+}
+
+/// The values of a default for some rows.
+pub(crate) fn default_array(default: &ColumnDefault, row_count: usize) -> Result<ArrayRef> {
+    let array = match default {
+        ColumnDefault::Constant(value) => value.to_array_of_size(row_count),
+        ColumnDefault::PerRow(expression) => {
+            let options = RecordBatchOptions::new().with_row_count(Some(row_count));
+            let rows =
+                RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)
+                    .map_err(engine::Error::from)?;
+            expression.evaluate(&rows).and_then(|v| v.into_array(row_count))
+        }
+    };
+    array.map_err(|e| Error::new(ErrorKind::Data, format!("a column's default: {e}")))
+}
+
+/// A value as a message shows it.
+fn show(array: &ArrayRef, row: usize) -> String {
+    let text = array_value_to_string(array, row).unwrap_or_else(|_| "?".to_owned());
+    let shown: String = text.chars().take(SHOWN_CHARS).collect();
+    let cut = if shown.len() < text.len() { "..." } else { "" };
+    match array.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => format!("'{shown}{cut}'"),
+        _ => format!("{shown}{cut}"),
+    }
+}
+
+fn type_name(data_type: &DataType) -> String {
+    data_type.to_string()
+}
+
+/// The schema that a table gets for batches of `given`: encodings that are only a way to send values
+/// (dictionaries, runs, views, large offsets) become the plain type. What cannot be stored is an error that names the column.
+pub(crate) fn storable_schema(given: &Schema) -> Result<Schema> {
+    let fields = given
+        .fields()
+        .iter()
+        .map(|field| {
+            let data_type = storable_type(field.data_type()).ok_or_else(|| {
+                Error::unsupported(format!(
+                    "column \"{}\": the type {} cannot be stored",
+                    field.name(),
+                    type_name(field.data_type())
+                ))
+            })?;
+            Ok(Field::new(field.name(), data_type, field.is_nullable()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Schema::new(fields))
+}
+
+/// The type that a table's column has for values of `given`.
+fn storable_type(given: &DataType) -> Option<DataType> {
+    use DataType::*;
+    let item = |field: &Field| -> Option<Arc<Field>> {
+        let data_type = storable_type(field.data_type())?;
+        Some(Arc::new(Field::new(field.name(), data_type, field.is_nullable())))
+    };
+    Some(match given {
+        Dictionary(_, values) => storable_type(values)?,
+        RunEndEncoded(_, values) => storable_type(values.data_type())?,
+        // A column of which nothing is known but that it is NULL.
+        Null | Utf8View | LargeUtf8 => Utf8,
+        BinaryView | LargeBinary => Binary,
+        Float16 => Float32,
+        Decimal32(p, s) | Decimal64(p, s) => Decimal128(*p, *s),
+        List(f) | LargeList(f) | ListView(f) | LargeListView(f) => List(item(f)?),
+        FixedSizeList(f, n) => FixedSizeList(item(f)?, *n),
+        Struct(fields) if !fields.is_empty() => {
+            Struct(fields.iter().map(|f| item(f)).collect::<Option<Vec<_>>>()?.into())
+        }
+        Map(f, sorted) => Map(item(f)?, *sorted),
+        Struct(_) | Union(_, _) | Interval(IntervalUnit::MonthDayNano) => return None,
+        other => other.clone(),
+    })
+}

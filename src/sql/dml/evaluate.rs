@@ -1,0 +1,136 @@
+//! Expressions over batches that are not planned as a query: RETURNING, ON CONFLICT DO UPDATE, defaults.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ParamValues};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::scalar::ScalarValue;
+
+use crate::engine;
+use crate::sql::context::PlanContext;
+use crate::sql::{Error, Result};
+
+/// Expressions over batches of one schema.
+#[derive(Debug)]
+pub(crate) struct Evaluator {
+    /// The schema of the results.
+    schema: SchemaRef,
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+impl Evaluator {
+    /// Compiles named expressions over `input`. `clause` names them in errors.
+    pub(crate) fn compile(
+        context: &PlanContext,
+        named: Vec<(Expr, String)>,
+        input: &DFSchema,
+        parameters: Option<&ParamValues>,
+        clause: &str,
+    ) -> Result<Self> {
+        let mut fields = Vec::with_capacity(named.len());
+        let mut expressions = Vec::with_capacity(named.len());
+        for (expression, name) in named {
+            let expression = prepare(context, expression, input, parameters, clause)?;
+            let field = expression.to_field(input)?.1;
+            fields.push(Field::new(name, field.data_type().clone(), field.is_nullable()));
+            // A parameter that is not bound (a statement that is only described) has a type and no value.
+            if !has_placeholder(&expression)? {
+                expressions.push(context.state().create_physical_expr(expression, input)?);
+            }
+        }
+        Ok(Self { schema: Arc::new(Schema::new(fields)), expressions })
+    }
+
+    /// The schema of the results.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The results for the rows of `batch`.
+    pub(crate) fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        self.expressions
+            .iter()
+            .map(|e| Ok(e.evaluate(batch)?.into_array(batch.num_rows())?))
+            .collect()
+    }
+
+    /// The results for the rows of `batch`, as a batch.
+    pub(crate) fn batch(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let result = RecordBatch::try_new(Arc::clone(&self.schema), self.columns(batch)?);
+        result.map_err(|e| engine::Error::from(e).into())
+    }
+}
+
+/// Binds parameters, casts operands to common types and folds what is constant, the present time too.
+pub(crate) fn prepare(
+    context: &PlanContext,
+    expression: Expr,
+    input: &DFSchema,
+    parameters: Option<&ParamValues>,
+    clause: &str,
+) -> Result<Expr> {
+    let refused = expression.exists(|e| {
+        Ok(matches!(
+            e,
+            Expr::ScalarSubquery(_)
+                | Expr::InSubquery(_)
+                | Expr::Exists(_)
+                | Expr::AggregateFunction(_)
+                | Expr::WindowFunction(_)
+        ))
+    })?;
+    if refused {
+        return Err(Error::unsupported(format!(
+            "{clause}: a subquery, aggregate or window function is not supported there"
+        )));
+    }
+    let expression = match parameters {
+        Some(parameters) => bind(expression, input, parameters)?,
+        None => expression.infer_placeholder_types(input)?.0,
+    };
+    let simplify = SimplifyContext::builder()
+        .with_schema(Arc::new(input.clone()))
+        .with_config_options(Arc::clone(context.state().config_options()))
+        .with_query_execution_start_time(
+            context.state().execution_props().query_execution_start_time,
+        )
+        .build();
+    let simplifier = ExprSimplifier::new(simplify);
+    Ok(simplifier.simplify(simplifier.coerce(expression, input)?)?)
+}
+
+fn bind(expression: Expr, input: &DFSchema, parameters: &ParamValues) -> Result<Expr> {
+    let (expression, any) = expression.infer_placeholder_types(input)?;
+    if !any {
+        return Ok(expression);
+    }
+    let bound = expression.transform_up(|e| match e {
+        Expr::Placeholder(Placeholder { id, .. }) => {
+            let (value, metadata) = parameters.get_placeholders_with_values(&id)?.into_inner();
+            Ok(Transformed::yes(Expr::Literal(value, metadata)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(bound.data)
+}
+
+fn has_placeholder(expression: &Expr) -> Result<bool> {
+    Ok(expression.exists(|e| Ok(matches!(e, Expr::Placeholder(_))))?)
+}
+
+/// The parameters of one binding.
+pub(crate) fn param_values(parameters: &RecordBatch, row: usize) -> Result<ParamValues> {
+    let values = parameters
+        .columns()
+        .iter()
+        .map(|column| ScalarValue::try_from_array(column, row))
+        .collect::<datafusion::error::Result<Vec<_>>>()?;
+    Ok(ParamValues::from(values))
+}

@@ -1,0 +1,113 @@
+//! RETURNING: expressions over the rows that a statement has changed.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{DFSchema, ParamValues, TableReference};
+use datafusion::logical_expr::Expr;
+use datafusion::sql::sqlparser::ast;
+
+use super::evaluate::Evaluator;
+use crate::sql::context::{PlanContext, fold};
+use crate::sql::{Error, Outcome, Result};
+
+/// The rows of a RETURNING clause.
+#[derive(Debug)]
+pub(super) struct Returning {
+    evaluator: Evaluator,
+    batches: Vec<RecordBatch>,
+}
+
+impl Returning {
+    /// Compiles a clause over the columns of `input`.
+    pub(super) fn compile(
+        context: &PlanContext,
+        items: &[ast::SelectItem],
+        input: &DFSchema,
+        parameters: Option<&ParamValues>,
+    ) -> Result<Self> {
+        let mut named = Vec::new();
+        for item in items {
+            match item {
+                ast::SelectItem::Wildcard(options) => {
+                    plain(options)?;
+                    named.extend(columns(input, |_| true));
+                }
+                ast::SelectItem::QualifiedWildcard(
+                    ast::SelectItemQualifiedWildcardKind::ObjectName(name),
+                    options,
+                ) => {
+                    plain(options)?;
+                    let wanted = reference(name)?;
+                    let before = named.len();
+                    named.extend(columns(input, |q| q.is_some_and(|q| q.resolved_eq(&wanted))));
+                    if named.len() == before {
+                        return Err(Error::data(format!(
+                            "RETURNING: there is no table \"{name}\""
+                        )));
+                    }
+                }
+                ast::SelectItem::UnnamedExpr(expression) => {
+                    let planned = context.expression(expression, input)?;
+                    let name = planned.qualified_name().1;
+                    named.push((planned, name));
+                }
+                ast::SelectItem::ExprWithAlias { expr, alias } => {
+                    named.push((context.expression(expr, input)?, fold(alias)));
+                }
+                other => {
+                    return Err(Error::unsupported(format!("RETURNING {other} is not supported")));
+                }
+            }
+        }
+        let evaluator = Evaluator::compile(context, named, input, parameters, "RETURNING")?;
+        Ok(Self { evaluator, batches: Vec::new() })
+    }
+
+    /// The schema of the rows.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        self.evaluator.schema()
+    }
+
+    /// Adds changed rows.
+    pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<()> {
+        if rows.num_rows() > 0 {
+            self.batches.push(self.evaluator.batch(rows)?);
+        }
+        Ok(())
+    }
+
+    /// Adds the rows of another run of the same clause.
+    pub(super) fn finish(returning: Option<Self>, affected: u64) -> Outcome {
+        Outcome {
+            affected_count: Some(affected),
+            returned: returning.map(|r| (r.evaluator.schema().clone(), r.batches)),
+        }
+    }
+}
+
+fn plain(options: &ast::WildcardAdditionalOptions) -> Result<()> {
+    if options.to_string().is_empty() {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("RETURNING *{options} is not supported")))
+}
+
+fn columns(
+    input: &DFSchema,
+    wanted: impl Fn(Option<&TableReference>) -> bool,
+) -> Vec<(Expr, String)> {
+    input
+        .iter()
+        .filter(|(qualifier, _)| wanted(*qualifier))
+        .map(|(qualifier, field)| (Expr::from((qualifier, field)), field.name().clone()))
+        .collect()
+}
+
+fn reference(name: &ast::ObjectName) -> Result<TableReference> {
+    let parts: Option<Vec<String>> = name.0.iter().map(|part| part.as_ident().map(fold)).collect();
+    match parts.as_deref() {
+        Some([table]) => Ok(TableReference::bare(table.as_str())),
+        Some([schema, table]) => Ok(TableReference::partial(schema.as_str(), table.as_str())),
+        _ => Err(Error::unsupported(format!("RETURNING {name}.* is not supported"))),
+    }
+}
