@@ -47,7 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut sum = 0.0;
     for batch in readings.scan(&ScanRequest::new(range))? {
         let batch = batch?;
-        let values = batch.column(1).as_any().downcast_ref::<Float64Array>().ok_or("not a float")?;
+        let values =
+            batch.column(1).as_any().downcast_ref::<Float64Array>().ok_or("not a float")?;
         sum += values.iter().flatten().sum::<f64>();
     }
     println!("their values sum to {sum}");

@@ -40,9 +40,9 @@ pub trait Vfs: Send + Sync + std::fmt::Debug {
 }
 
 /// An open file. Reads and writes name their offset, so that one handle serves many threads.
+#[allow(clippy::len_without_is_empty)]
 pub trait VfsFile: Send + Sync + std::fmt::Debug {
     /// Length in bytes.
-    #[allow(clippy::len_without_is_empty)]
     fn len(&self) -> io::Result<u64>;
     /// Fills `buf` from `offset`; an end of file before it is full is an error.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;

@@ -11,6 +11,8 @@
 //! before or the new one.
 
 mod frame;
+mod garbage;
+mod load;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
-//! Reads and writes checkpoints, and removes what none refers to.
+//! Where the files of checkpoints are, and how they are written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,45 +11,45 @@ use super::frame::{self, HEADER_LEN, Kind};
 use super::{Checkpoint, TableCheckpoint};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::fs::Vfs;
-use crate::engine::id::{Generation, SegmentId, SeqNo, TableId};
+use crate::engine::id::{SegmentId, TableId};
 use crate::engine::proto::{self, BitmapRef, PartRef};
 use crate::engine::wal::AddedSegment;
 
-const ROOT: &str = "root";
+pub(super) const ROOT: &str = "root";
 const PART_SUFFIX: &str = ".part";
-const PACK_SUFFIX: &str = ".del";
-const TEMPORARY_SUFFIX: &str = ".tmp";
+pub(super) const PACK_SUFFIX: &str = ".del";
+pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// A table as some checkpoint on disk has it.
 #[derive(Debug, Clone)]
-struct Written {
-    table: Arc<TableCheckpoint>,
-    part: PartRef,
+pub(super) struct Written {
+    pub(super) table: Arc<TableCheckpoint>,
+    pub(super) part: PartRef,
     /// Where the bitmap of each of the table's segments is; none where no row is deleted.
-    bitmaps: Vec<Option<BitmapRef>>,
+    pub(super) bitmaps: Vec<Option<BitmapRef>>,
 }
 
 /// The newest checkpoint on disk.
 #[derive(Debug)]
-struct Newest {
-    seq: u64,
-    tables: BTreeMap<TableId, Written>,
+pub(super) struct Newest {
+    pub(super) seq: u64,
+    pub(super) tables: BTreeMap<TableId, Written>,
 }
 
 #[derive(Debug)]
 pub(super) struct Store {
-    vfs: Arc<dyn Vfs>,
-    manifest_dir: PathBuf,
-    bitmap_dir: PathBuf,
-    newest: Option<Newest>,
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) manifest_dir: PathBuf,
+    pub(super) bitmap_dir: PathBuf,
+    pub(super) newest: Option<Newest>,
     /// Bytes of bitmaps in each pack that the newest checkpoint refers to.
-    pack_bytes: HashMap<u64, u64>,
+    pub(super) pack_bytes: HashMap<u64, u64>,
     /// A sync is running. Still set after an error, it says that it was the sync that failed.
-    syncing: bool,
+    pub(super) syncing: bool,
     /// A sync failed: what is on the disk is not known any more.
-    failed: bool,
+    pub(super) failed: bool,
     /// The directories may hold files that nothing refers to.
-    unswept: bool,
+    pub(super) unswept: bool,
 }
 
 impl Store {
@@ -85,125 +85,17 @@ impl Store {
         Ok((store, None))
     }
 
-    fn directory(&self, seq: u64) -> PathBuf {
+    pub(super) fn directory(&self, seq: u64) -> PathBuf {
         self.manifest_dir.join(format!("{seq:020}"))
     }
 
-    fn part_path(&self, part: &PartRef) -> PathBuf {
+    pub(super) fn part_path(&self, part: &PartRef) -> PathBuf {
         self.directory(part.checkpoint).join(format!("{}{PART_SUFFIX}", part.table))
     }
 
-    fn pack_path(&self, seq: u64) -> PathBuf {
+    pub(super) fn pack_path(&self, seq: u64) -> PathBuf {
         self.bitmap_dir.join(format!("{seq:020}{PACK_SUFFIX}"))
     }
-
-    // --- Reading ---------------------------------------------------------------------------------
-
-    fn load(&mut self, seq: u64) -> Result<Checkpoint> {
-        let path = self.directory(seq).join(ROOT);
-        let in_root = |e: Error| e.context(format_args!("manifest file {}", path.display()));
-        let (payload, _) = frame::read(&*self.vfs, &path, Kind::Root)?;
-        let root = decode::<proto::Root>(&payload, &path)?;
-        if root.seq != seq {
-            let message = format!("is of checkpoint {}: it was renamed", root.seq);
-            return Err(in_root(Error::corruption(message)));
-        }
-        let mut packs = HashMap::new();
-        let mut newest = Newest { seq, tables: BTreeMap::new() };
-        let mut tables = Vec::with_capacity(root.tables.len());
-        for part in root.tables {
-            let written = self.load_part(part, &mut packs)?;
-            tables.push(Arc::clone(&written.table));
-            let id = written.table.meta.id;
-            if newest.tables.insert(id, written).is_some() {
-                return Err(in_root(Error::corruption(format!("names table {id} twice"))));
-            }
-        }
-        self.pack_bytes =
-            packs.iter().map(|(seq, pack)| (*seq, (pack.len() - HEADER_LEN) as u64)).collect();
-        self.newest = Some(newest);
-        let views = root.views.into_iter().map(proto::decode_view).collect::<Result<_>>();
-        Ok(Checkpoint {
-            seq: SeqNo(seq),
-            replay_from: SeqNo(root.replay_from),
-            next_segment: SegmentId(root.next_segment),
-            next_table: TableId(root.next_table),
-            schemas: root.schemas,
-            views: views.map_err(in_root)?,
-            tables,
-        })
-    }
-
-    fn load_part(&self, part: PartRef, packs: &mut HashMap<u64, Vec<u8>>) -> Result<Written> {
-        let path = self.part_path(&part);
-        let in_part = |e: Error| e.context(format_args!("manifest file {}", path.display()));
-        let (payload, crc) = frame::read(&*self.vfs, &path, Kind::Part)?;
-        if crc != part.crc || (payload.len() + HEADER_LEN) as u64 != part.file_bytes {
-            let message = "is not the file that the root refers to: it was replaced";
-            return Err(in_part(Error::corruption(message)));
-        }
-        let message = decode::<proto::Part>(&payload, &path)?;
-        let table = message.table.ok_or_else(|| in_part(proto::missing("the table")))?;
-        let meta = proto::decode_table(table).map_err(in_part)?;
-        if meta.id.0 != part.table {
-            return Err(in_part(Error::corruption(format!("is of table {}", meta.id))));
-        }
-        let mut segments = Vec::with_capacity(message.segments.len());
-        let mut bitmaps = Vec::with_capacity(message.segments.len());
-        for live in message.segments {
-            let meta = proto::decode_segment(live.segment).map_err(in_part)?;
-            let deleted = match &live.deleted {
-                None => RoaringBitmap::new(),
-                Some(at) => self.load_bitmap(at, packs)?,
-            };
-            proto::check_deleted(&meta, &deleted).map_err(in_part)?;
-            segments.push(AddedSegment { meta, deleted });
-            bitmaps.push(live.deleted);
-        }
-        let table = Arc::new(TableCheckpoint {
-            meta: Arc::new(meta),
-            next_row_id: message.next_row_id,
-            flushed_below: Generation(message.flushed_below),
-            segments,
-        });
-        Ok(Written { table, part, bitmaps })
-    }
-
-    /// The bitmap at a place of a pack. Packs are read whole, since at least half of one is live, and
-    /// kept in `packs`, with room for the header so that offsets are those in the file.
-    fn load_bitmap(
-        &self,
-        at: &BitmapRef,
-        packs: &mut HashMap<u64, Vec<u8>>,
-    ) -> Result<RoaringBitmap> {
-        let path = self.pack_path(at.checkpoint);
-        if !packs.contains_key(&at.checkpoint) {
-            let (payload, _) = frame::read(&*self.vfs, &path, Kind::Bitmaps)?;
-            let mut pack = vec![0; HEADER_LEN];
-            pack.extend_from_slice(&payload);
-            packs.insert(at.checkpoint, pack);
-        }
-        let damaged = |what: &str| {
-            let (path, offset) = (path.display(), at.offset);
-            Error::corruption(format!("bitmap file {path} is damaged at offset {offset}: {what}"))
-        };
-        let range = usize::try_from(at.offset)
-            .ok()
-            .and_then(|start| Some(start..start.checked_add(usize::try_from(at.bytes).ok()?)?));
-        let bytes = range
-            .and_then(|range| packs.get(&at.checkpoint)?.get(range))
-            .ok_or_else(|| damaged("it is shorter than the manifest says"))?;
-        if crc32c::crc32c(bytes) != at.crc {
-            return Err(damaged("a bitmap does not match its checksum"));
-        }
-        let bitmap = proto::decode_bitmap(bytes).map_err(|e| damaged(e.message()))?;
-        if bitmap.len() != at.cardinality {
-            return Err(damaged("a bitmap has not as many rows as the manifest says"));
-        }
-        Ok(bitmap)
-    }
-
-    // --- Writing ---------------------------------------------------------------------------------
 
     pub(super) fn write(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let seq = checkpoint.seq.0;
@@ -383,107 +275,6 @@ impl Store {
         self.syncing = false;
         Ok(())
     }
-
-    // --- Garbage ---------------------------------------------------------------------------------
-
-    /// Takes `newest` for the newest checkpoint, which is durable, and removes what it does not refer
-    /// to. What cannot be removed now is found by the sweep after a later checkpoint.
-    fn collect_garbage(&mut self, newest: Newest) {
-        let before = self.newest.replace(newest);
-        let Some(newest) = &self.newest else { return };
-        let packs: HashSet<u64> = newest
-            .tables
-            .values()
-            .flat_map(|w| w.bitmaps.iter().flatten().map(|at| at.checkpoint))
-            .collect();
-        let parts: BTreeSet<PathBuf> =
-            newest.tables.values().map(|w| self.part_path(&w.part)).collect();
-        let directories: HashSet<u64> = newest
-            .tables
-            .values()
-            .map(|w| w.part.checkpoint)
-            .chain(std::iter::once(newest.seq))
-            .collect();
-        let removed = if self.unswept {
-            self.sweep(newest.seq, &directories, &parts, &packs)
-        } else {
-            self.remove_replaced(before.as_ref(), &directories, &parts, &packs)
-        };
-        if let Err(e) = &removed {
-            tracing::warn!(error = %e, "files of older checkpoints could not be removed");
-        }
-        self.unswept = removed.is_err();
-        self.pack_bytes.retain(|seq, _| packs.contains(seq));
-    }
-
-    /// Removes what `before` referred to and the newest checkpoint does not.
-    fn remove_replaced(
-        &self,
-        before: Option<&Newest>,
-        directories: &HashSet<u64>,
-        parts: &BTreeSet<PathBuf>,
-        packs: &HashSet<u64>,
-    ) -> Result<()> {
-        let Some(before) = before else { return Ok(()) };
-        self.vfs.remove(&self.directory(before.seq).join(ROOT))?;
-        let mut left = BTreeSet::from([before.seq]);
-        for written in before.tables.values() {
-            let path = self.part_path(&written.part);
-            if !parts.contains(&path) {
-                self.vfs.remove(&path)?;
-            }
-            left.insert(written.part.checkpoint);
-        }
-        for seq in left.difference(&directories.iter().copied().collect()) {
-            self.vfs.remove_dir(&self.directory(*seq))?;
-        }
-        for seq in self.pack_bytes.keys().filter(|seq| !packs.contains(seq)) {
-            self.vfs.remove(&self.pack_path(*seq))?;
-        }
-        Ok(())
-    }
-
-    /// Removes whatever of a manifest's files is not referred to, also what crashes left. Names that
-    /// are not a manifest's stay.
-    fn sweep(
-        &self,
-        newest: u64,
-        directories: &HashSet<u64>,
-        parts: &BTreeSet<PathBuf>,
-        packs: &HashSet<u64>,
-    ) -> Result<()> {
-        for directory in self.vfs.list(&self.manifest_dir)? {
-            let Some(seq) = numbered(&directory, "") else { continue };
-            for path in self.vfs.list(&directory)? {
-                let is_root = path.file_name().is_some_and(|name| name == ROOT);
-                let keep = parts.contains(&path) || (is_root && seq == newest);
-                if !keep {
-                    self.vfs.remove(&path)?;
-                }
-            }
-            if !directories.contains(&seq) {
-                self.vfs.remove_dir(&directory)?;
-            }
-        }
-        for path in self.vfs.list(&self.bitmap_dir)? {
-            let temporary = format!("{PACK_SUFFIX}{TEMPORARY_SUFFIX}");
-            let is_garbage = match numbered(&path, PACK_SUFFIX) {
-                Some(seq) => !packs.contains(&seq),
-                None => numbered(&path, &temporary).is_some(),
-            };
-            if is_garbage {
-                self.vfs.remove(&path)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn decode<M: Message + Default>(payload: &[u8], path: &Path) -> Result<M> {
-    M::decode(payload).map_err(|e| {
-        Error::corruption(format!("manifest file {} cannot be read: {e}", path.display()))
-            .with_source(e)
-    })
 }
 
 fn encode_part(written: &Written) -> Result<Vec<u8>> {
@@ -522,7 +313,7 @@ fn append_bitmap(
 }
 
 /// The number that a path's last part is, before `suffix`.
-fn numbered(path: &Path, suffix: &str) -> Option<u64> {
+pub(super) fn numbered(path: &Path, suffix: &str) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_suffix(suffix)?;
     let number = digits.parse().ok()?;
     (digits == format!("{number:020}")).then_some(number)

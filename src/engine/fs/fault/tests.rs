@@ -1,3 +1,4 @@
+use super::inode::BLOCK;
 use super::*;
 
 const DIR: &str = "/dir";
