@@ -1,14 +1,19 @@
 //! Arrow schemas, batches and single values as IPC streams inside messages.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{ByteViewType, DataType, Field, Schema, SchemaRef};
-use arrow::ipc::reader::StreamDecoder;
-use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow::ipc::{MetadataVersion, root_as_message};
+use arrow::ipc::convert::fb_to_schema;
+use arrow::ipc::reader::{read_dictionary, read_record_batch};
+use arrow::ipc::writer::{
+    DictionaryTracker, IpcDataGenerator, IpcWriteOptions, StreamWriter, write_message,
+};
+use arrow::ipc::{Message, MetadataVersion, root_as_message};
 
 use crate::engine::error::{Error, Result};
 
@@ -16,18 +21,61 @@ use crate::engine::error::{Error, Result};
 /// would make a record of one row several times as long.
 const ALIGNMENT: usize = 16;
 
-fn write(schema: &Schema, batch: Option<&RecordBatch>) -> Result<Vec<u8>> {
-    let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?;
-    let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;
-    if let Some(batch) = batch {
-        writer.write(batch)?;
-    }
-    Ok(writer.into_inner()?)
+/// What ends a stream.
+const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// Batches of up to this many rows are written with a schema message that was made before. Larger ones
+/// gain more from being copied once less.
+const FEW_ROWS: usize = 256;
+
+fn options() -> Result<IpcWriteOptions> {
+    Ok(IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?)
 }
 
 /// A stream of one batch.
 pub(in crate::engine) fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>> {
-    write(batch.schema_ref(), Some(&without_unused_bytes(batch)?))
+    let batch = without_unused_bytes(batch)?;
+    match schema_message(batch.schema_ref())? {
+        Some(out) if batch.num_rows() <= FEW_ROWS => encode_after(out, &batch),
+        _ => {
+            let schema = batch.schema_ref();
+            let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options()?)?;
+            writer.write(&batch)?;
+            Ok(writer.into_inner()?)
+        }
+    }
+}
+
+/// Writes the batch and the end of the stream after the schema's message `out`.
+fn encode_after(mut out: Vec<u8>, batch: &RecordBatch) -> Result<Vec<u8>> {
+    let options = options()?;
+    let (_, message) = IpcDataGenerator::default().encode(
+        batch,
+        &mut DictionaryTracker::new(false),
+        &options,
+        &mut Default::default(),
+    )?;
+    write_message(&mut out, message, &options)?;
+    out.extend_from_slice(&END_OF_STREAM);
+    Ok(out)
+}
+
+/// The first message of a stream; none where the schema has dictionaries, which need a writer's state.
+fn schema_message(schema: &SchemaRef) -> Result<Option<Vec<u8>>> {
+    let known = |cache: &RefCell<VecDeque<(SchemaRef, Box<[u8]>)>>| {
+        let cache = cache.borrow();
+        cache.iter().find(|(known, _)| Arc::ptr_eq(known, schema)).map(|(_, out)| out.to_vec())
+    };
+    if let Some(out) = WRITTEN.with(known) {
+        return Ok(Some(out));
+    }
+    if schema.flattened_fields().iter().any(|f| matches!(f.data_type(), DataType::Dictionary(..))) {
+        return Ok(None);
+    }
+    let mut out = encode_schema(schema)?;
+    out.truncate(out.len() - END_OF_STREAM.len());
+    WRITTEN.with(|cache| remember(cache, Arc::clone(schema), out.clone().into_boxed_slice()));
+    Ok(Some(out))
 }
 
 /// Views keep whole buffers alive for the few values that a slice of them shows; those would all be
@@ -58,7 +106,7 @@ fn compact_view<T: ByteViewType + ?Sized>(
 
 /// A stream without a batch.
 pub(super) fn encode_schema(schema: &Schema) -> Result<Vec<u8>> {
-    write(schema, None)
+    Ok(StreamWriter::try_new_with_options(Vec::new(), schema, options()?)?.into_inner()?)
 }
 
 /// An array of one row.
@@ -67,63 +115,118 @@ pub(super) fn encode_value(value: &ArrayRef) -> Result<Vec<u8>> {
     encode_batch(&RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![value.clone()])?)
 }
 
-/// Checks the frame of every message before anything is decoded: that it lies inside the bytes, and
-/// that nothing is compressed, since a forged length would make Arrow allocate what it claims.
-fn check_messages(bytes: &[u8]) -> Result<()> {
-    let damaged = |what: &str| Error::corruption(format!("arrow stream: {what}"));
-    let word = |at: usize| -> Result<u32> {
-        let bytes = bytes.get(at..).and_then(|b| b.first_chunk::<4>());
-        bytes.map(|b| u32::from_le_bytes(*b)).ok_or_else(|| damaged("ends inside a message"))
-    };
-    let mut at = 0;
-    loop {
-        if word(at)? != u32::MAX {
-            return Err(damaged("a message does not begin where it should"));
-        }
-        let len = word(at + 4)? as usize;
-        at += 8;
-        if len == 0 {
-            return if at == bytes.len() {
-                Ok(())
-            } else {
-                Err(damaged("has bytes after its end"))
-            };
-        }
-        let message = bytes
-            .get(at..)
-            .and_then(|b| b.get(..len))
-            .ok_or_else(|| damaged("a message is cut"))?;
-        let message = root_as_message(message).map_err(|e| damaged(&e.to_string()))?;
-        let batch = message
-            .header_as_record_batch()
-            .or_else(|| message.header_as_dictionary_batch()?.data());
-        if batch.is_some_and(|b| b.compression().is_some()) {
-            return Err(damaged("is compressed"));
-        }
-        let body = usize::try_from(message.bodyLength()).ok();
-        let end = body.and_then(|body| (at + len).checked_add(body));
-        at = end.filter(|end| *end <= bytes.len()).ok_or_else(|| damaged("a body is cut"))?;
+/// A message of a stream.
+struct Frame<'a> {
+    /// The flatbuffer; empty at the end of the stream.
+    metadata: &'a [u8],
+    /// Where its body would begin.
+    body_start: usize,
+}
+
+fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::corruption(format!("arrow stream: {what}"))
+}
+
+fn frame(bytes: &[u8], at: usize) -> Result<Frame<'_>> {
+    let cut = || damaged("a message is cut");
+    let rest = bytes.get(at..).ok_or_else(cut)?;
+    let (prefix, rest) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
+    if prefix[..4] != [0xff; 4] {
+        return Err(damaged("a message does not begin where it should"));
     }
+    let len = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
+    let metadata = rest.get(..len).ok_or_else(cut)?;
+    Ok(Frame { metadata, body_start: at + 8 + len })
+}
+
+fn parse(metadata: &[u8]) -> Result<Message<'_>> {
+    root_as_message(metadata).map_err(damaged)
+}
+
+/// Nothing is compressed: a forged length would make Arrow allocate what it claims.
+fn check_not_compressed(batch: Option<arrow::ipc::RecordBatch<'_>>) -> Result<()> {
+    if batch.is_some_and(|batch| batch.compression().is_some()) {
+        return Err(damaged("is compressed"));
+    }
+    Ok(())
 }
 
 /// Schema and batches of a stream.
 fn read(bytes: Vec<u8>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    check_messages(&bytes)?;
-    let decode = move || {
-        let mut buffer = Buffer::from_vec(bytes);
-        let mut decoder = StreamDecoder::new();
-        let mut batches = Vec::new();
-        while !buffer.is_empty() {
-            batches.extend(decoder.decode(&mut buffer)?);
+    // Arrow's reader panics on some inconsistent messages. What it worked on is dropped with the panic.
+    catch_unwind(AssertUnwindSafe(|| read_messages(&Buffer::from_vec(bytes))))
+        .unwrap_or_else(|_| Err(damaged("is inconsistent")))
+}
+
+fn read_messages(bytes: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let first = frame(bytes, 0)?;
+    let schema = read_schema(first.metadata)?;
+    let mut dictionaries = HashMap::new();
+    let mut batches = Vec::new();
+    let mut at = first.body_start;
+    loop {
+        let Frame { metadata, body_start } = frame(bytes, at)?;
+        if metadata.is_empty() {
+            let is_all = body_start == bytes.len();
+            return if is_all {
+                Ok((schema, batches))
+            } else {
+                Err(damaged("goes on after its end"))
+            };
         }
-        decoder.finish()?;
-        let schema = decoder.schema().ok_or_else(|| Error::corruption("has no schema"))?;
-        Ok((schema, batches))
+        let message = parse(metadata)?;
+        let body_len = usize::try_from(message.bodyLength()).ok();
+        at = body_len
+            .and_then(|len| body_start.checked_add(len))
+            .filter(|end| *end <= bytes.len())
+            .ok_or_else(|| damaged("a body is cut"))?;
+        let body = bytes.slice_with_length(body_start, at - body_start);
+        let version = message.version();
+        if let Some(batch) = message.header_as_record_batch() {
+            check_not_compressed(Some(batch))?;
+            let schema = Arc::clone(&schema);
+            let batch = read_record_batch(&body, batch, schema, &dictionaries, None, &version);
+            batches.push(batch.map_err(damaged)?);
+        } else if let Some(dictionary) = message.header_as_dictionary_batch() {
+            check_not_compressed(dictionary.data())?;
+            read_dictionary(&body, dictionary, &schema, &mut dictionaries, &version)
+                .map_err(damaged)?;
+        } else {
+            return Err(damaged("has a message of no kind that belongs here"));
+        }
+    }
+}
+
+/// How many schemas a thread remembers.
+const REMEMBERED: usize = 8;
+
+thread_local! {
+    /// Schemas that this thread read last, by their bytes. Log records repeat the schema of their table;
+    /// so the batches of a replay share one, and it is parsed once.
+    static READ: RefCell<VecDeque<(Box<[u8]>, SchemaRef)>> = const { RefCell::new(VecDeque::new()) };
+    /// Schemas without dictionaries that this thread wrote last, and their messages.
+    static WRITTEN: RefCell<VecDeque<(SchemaRef, Box<[u8]>)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+fn remember<K, V>(cache: &RefCell<VecDeque<(K, V)>>, key: K, value: V) {
+    let mut cache = cache.borrow_mut();
+    cache.truncate(REMEMBERED - 1);
+    cache.push_front((key, value));
+}
+
+fn read_schema(metadata: &[u8]) -> Result<SchemaRef> {
+    let known = |cache: &RefCell<VecDeque<(Box<[u8]>, SchemaRef)>>| {
+        let cache = cache.borrow();
+        cache.iter().find(|(bytes, _)| **bytes == *metadata).map(|(_, schema)| Arc::clone(schema))
     };
-    // Arrow's reader panics on some inconsistent messages. Its state is dropped with the panic.
-    catch_unwind(AssertUnwindSafe(decode))
-        .unwrap_or_else(|_| Err(Error::corruption("is inconsistent")))
-        .map_err(|e: Error| Error::corruption(format!("arrow stream: {e}")))
+    if let Some(schema) = READ.with(known) {
+        return Ok(schema);
+    }
+    let message = parse(metadata)?;
+    let schema = message.header_as_schema().ok_or_else(|| damaged("has no schema"))?;
+    let schema = Arc::new(fb_to_schema(schema));
+    READ.with(|cache| remember(cache, metadata.into(), Arc::clone(&schema)));
+    Ok(schema)
 }
 
 /// The batch of a stream of one.

@@ -222,3 +222,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn few_rows_and_many_are_written_alike() {
+    let few = batch(5, 200);
+    let by_writer = {
+        use arrow::ipc::MetadataVersion;
+        use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+        let options = IpcWriteOptions::try_new(16, false, MetadataVersion::V5).unwrap();
+        let mut writer =
+            StreamWriter::try_new_with_options(Vec::new(), few.schema_ref(), options).unwrap();
+        writer.write(&few).unwrap();
+        writer.into_inner().unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(encode_batch(&few).unwrap(), by_writer);
+    }
+    let schema = |bytes: Vec<u8>| decode_batch(bytes).unwrap().schema();
+    assert!(Arc::ptr_eq(&schema(by_writer.clone()), &schema(by_writer)), "a schema is parsed once");
+}
