@@ -22,6 +22,19 @@ def binary() -> str:
     return os.environ.get("OMENDB_BIN", str(target / "debug" / "omendb"))
 
 
+def environment(**settings: str) -> dict:
+    """The environment without OMENDB_* variables, which would be settings of the server, and with these."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("OMENDB_")} | settings
+
+
+def run(*args: str, timeout: float = 120, **settings: str) -> subprocess.CompletedProcess:
+    """Runs the program to its end; `settings` are environment variables."""
+    return subprocess.run(
+        [binary(), *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+        env=environment(**settings),
+    )
+
+
 class Server:
     """A server process on one data directory and a free port."""
 
@@ -37,7 +50,7 @@ class Server:
         log = open(self.log, "ab")
         self.process = subprocess.Popen(
             [binary(), "serve", "--data-dir", str(self.data_dir), "--listen", "127.0.0.1:0", *self.args],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(),
         )
         log.close()
         self.port = self._read_port(time.monotonic() + timeout)

@@ -2,7 +2,6 @@
 
 import os
 import random
-import subprocess
 import threading
 import time
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from conftest import full_scale
-from omendb_server import Server, binary
+from omendb_server import run
 
 CYCLES = 1000 if full_scale() else 6
 BULK = 70_000  # rows that go to segment files at once
@@ -63,20 +62,14 @@ def test_sigterm_lets_running_work_finish(own_server):
 
 
 def test_a_second_process_is_refused(own_server):
-    second = subprocess.run(
-        [binary(), "serve", "--data-dir", str(own_server.data_dir), "--listen", "127.0.0.1:0"],
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, text=True,
-    )
+    second = run("serve", "--data-dir", str(own_server.data_dir), "--listen", "127.0.0.1:0")
     assert second.returncode != 0
     assert str(own_server.data_dir) in second.stderr
     assert query(own_server, "SELECT 1") == [(1,)]
 
 
 def test_a_busy_port_is_named(own_server, tmp_path):
-    second = subprocess.run(
-        [binary(), "serve", "--data-dir", str(tmp_path / "other"), "--listen", f"127.0.0.1:{own_server.port}"],
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, text=True,
-    )
+    second = run("serve", "--data-dir", str(tmp_path / "other"), "--listen", f"127.0.0.1:{own_server.port}")
     assert second.returncode != 0
     assert str(own_server.port) in second.stderr
 
