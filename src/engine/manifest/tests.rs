@@ -130,6 +130,19 @@ fn checkpoints_come_back_and_share_what_did_not_change() {
 }
 
 #[test]
+fn the_system_s_files_do_as_well() {
+    let root = tempfile::tempdir().unwrap();
+    let open = || ManifestStore::open(Arc::new(crate::engine::fs::OsFs), root.path()).unwrap();
+    let (mut store, _) = open();
+    for checkpoint in three() {
+        store.write(&checkpoint).unwrap();
+        assert_same(&open().1.unwrap(), &checkpoint);
+    }
+    let left = std::fs::read_dir(root.path().join("manifest")).unwrap().count();
+    assert_eq!(left, 3, "directories of the newest checkpoint and of those whose parts it shares");
+}
+
+#[test]
 fn what_was_read_is_shared_too() {
     let fs = FaultFs::new();
     let [first, ..] = three();

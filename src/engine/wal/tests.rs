@@ -76,6 +76,35 @@ fn records_come_back_in_order() {
 }
 
 #[test]
+fn the_system_s_files_do_as_well() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("a/wal");
+    let open = || {
+        let mut records = Vec::new();
+        let vfs = Arc::new(crate::engine::fs::OsFs);
+        let visit = &mut |record| {
+            records.push(record);
+            Ok(())
+        };
+        let (wal, recovery) = Wal::open(vfs, &dir, SeqNo(1), visit).unwrap();
+        (wal, recovery.torn_bytes, check_records(&records, 1))
+    };
+    let (mut wal, ..) = open();
+    append(&mut wal, 1, 3).unwrap();
+    wal.rotate().unwrap();
+    append(&mut wal, 4, 2).unwrap();
+    append(&mut wal, 6, 1).unwrap();
+    let (newest, end) = (wal.files[1].path.clone(), wal.files[1].end);
+    drop(wal);
+    std::fs::OpenOptions::new().write(true).open(newest).unwrap().set_len(end - 10).unwrap();
+    let (mut wal, torn_bytes, count) = open();
+    assert!(torn_bytes > 0 && count == 5);
+    append(&mut wal, 6, 1).unwrap();
+    let (_, torn_bytes, count) = open();
+    assert_eq!((torn_bytes, count), (0, 6));
+}
+
+#[test]
 fn numbers_have_no_gaps() {
     let fs = FaultFs::new();
     let (mut wal, ..) = open(&fs).unwrap();
