@@ -1,16 +1,27 @@
 //! The learned index: sorted keys in, exact positions out. No I/O.
 
+mod bits;
+mod fit;
+mod format;
 mod key;
+mod leaf;
+mod root;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
+use self::bits::{Packed, prefetch};
 pub use self::key::ModelKey;
-use super::error::{Error, Result};
+use self::leaf::Leaf;
+use self::root::Root;
 
-const MAGIC: [u8; 4] = *b"OLK0";
-const HEADER: usize = 16;
+/// Keys of a batch that go through the stages of a lookup together.
+const GROUP: usize = 32;
+/// Positions from which the leaf of a position is looked up.
+const STRIDE: usize = 4096;
+/// Leaves after the last one, so that looking a little ahead needs no check.
+const SENTINELS: usize = 3;
 
 /// Where the model expects a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,20 +39,31 @@ pub struct Prediction {
 pub struct ModelStats {
     /// Number of leaves.
     pub leaf_count: usize,
-    /// Largest error, in rows.
+    /// Largest distance of a key from where its leaf's line expects it, in rows.
     pub max_error: usize,
-    /// Mean absolute error over all keys, in rows.
+    /// Mean of that distance over all keys.
     pub mean_error: f64,
-    /// Bytes of the model.
+    /// Bytes of root and leaves.
     pub model_bytes: usize,
-    /// Bytes of the keys.
+    /// Bytes of the packed residuals, which with the leaves are the keys.
     pub key_bytes: usize,
 }
 
 /// The keys of one segment, exact and immutable, with the model that finds them.
 #[derive(Debug, Clone)]
 pub struct LearnedKeys<K> {
-    keys: Vec<K>,
+    len: usize,
+    /// Number of leaves, without the sentinels.
+    leaf_count: usize,
+    /// First key; the largest of all where there is none, so that every lookup ends at once.
+    min: K,
+    leaves: Vec<Leaf<K>>,
+    packed: Packed,
+    root: Option<Root<K>>,
+    /// Leaf of every [`STRIDE`]th position.
+    by_position: Vec<u32>,
+    max_error: usize,
+    mean_error: f64,
 }
 
 impl<K: ModelKey> LearnedKeys<K> {
@@ -52,17 +74,43 @@ impl<K: ModelKey> LearnedKeys<K> {
     pub fn build(keys: &[K]) -> Self {
         assert!(u32::try_from(keys.len()).is_ok(), "a segment holds at most u32::MAX keys");
         debug_assert!(keys.is_sorted());
-        Self { keys: keys.to_vec() }
+        let trained = fit::train(keys);
+        let mean_error = trained.error_sum / keys.len().max(1) as f64;
+        Self::assemble(keys.len(), trained.leaves, trained.packed, trained.max_error, mean_error)
+    }
+
+    /// Completes what is stored with what is derived from it.
+    fn assemble(
+        len: usize,
+        mut leaves: Vec<Leaf<K>>,
+        packed: Packed,
+        max_error: usize,
+        mean_error: f64,
+    ) -> Self {
+        let leaf_count = leaves.len();
+        let root = (leaf_count > 0).then(|| Root::new(&leaves));
+        let mut by_position = Vec::with_capacity(len.div_ceil(STRIDE));
+        let mut leaf = 0;
+        for position in (0..len).step_by(STRIDE) {
+            while leaf + 1 < leaf_count && leaves[leaf + 1].start as usize <= position {
+                leaf += 1;
+            }
+            by_position.push(leaf as u32);
+        }
+        let min = leaves.first().map_or(K::MAX, |l| l.first);
+        let end = Leaf { first: K::MAX, meta: 0, start: len as u32, data: 0 };
+        leaves.resize(leaf_count + SENTINELS, end);
+        Self { len, leaf_count, min, leaves, packed, root, by_position, max_error, mean_error }
     }
 
     /// Number of keys.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.len
     }
 
     /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.len == 0
     }
 
     /// The key at position `i`.
@@ -70,28 +118,11 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// # Panics
     /// If `i` is not below [`Self::len`].
     pub fn get(&self, i: usize) -> K {
-        self.keys[i]
-    }
-
-    /// Position of the first key that is `>= q`, or [`Self::len`].
-    pub fn lower_bound(&self, q: K) -> usize {
-        self.keys.partition_point(|&k| k < q)
-    }
-
-    /// Position of the first key that is `> q`, or [`Self::len`].
-    pub fn upper_bound(&self, q: K) -> usize {
-        q.successor().map_or(self.len(), |next| self.lower_bound(next))
-    }
-
-    /// [`Self::lower_bound`] of every key of `q`, in any order, into `out`.
-    ///
-    /// # Panics
-    /// If `q` and `out` differ in length.
-    pub fn lower_bound_batch(&self, q: &[K], out: &mut [u32]) {
-        assert_eq!(q.len(), out.len(), "one position per key");
-        for (q, out) in q.iter().zip(out) {
-            *out = self.lower_bound(*q) as u32;
-        }
+        assert!(i < self.len, "position {i} of {} keys", self.len);
+        let leaf = self.leaf_of_position(i);
+        let l = &self.leaves[leaf];
+        let view = l.view(&self.packed, self.leaf_len(leaf));
+        l.first.sub(l.bias()).add(view.relative(i - l.start as usize))
     }
 
     /// Appends the keys at `range` to `out`.
@@ -99,60 +130,169 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// # Panics
     /// If `range` does not lie within the keys.
     pub fn decode(&self, range: Range<usize>, out: &mut Vec<K>) {
-        out.extend_from_slice(&self.keys[range]);
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        if range.is_empty() {
+            return;
+        }
+        out.reserve(range.len());
+        let mut leaf = self.leaf_of_position(range.start);
+        let mut at = range.start;
+        while at < range.end {
+            let l = &self.leaves[leaf];
+            let start = l.start as usize;
+            let len = self.leaf_len(leaf);
+            let end = range.end.min(start + len);
+            let view = l.view(&self.packed, len);
+            let origin = l.first.sub(l.bias());
+            out.extend((at - start..end - start).map(|i| origin.add(view.relative(i))));
+            at = end;
+            leaf += 1;
+        }
+    }
+
+    /// Position of the first key that is `>= q`, or [`Self::len`].
+    #[inline]
+    pub fn lower_bound(&self, q: K) -> usize {
+        let Some(leaf) = self.leaf_of(q) else { return 0 };
+        let l = &self.leaves[leaf];
+        let len = self.leaf_len(leaf);
+        let u = l.relative(q);
+        let (lo, hi) = l.window(u, len);
+        let view = l.view(&self.packed, len);
+        view.prefetch(lo, hi);
+        let at = view.lower_bound(u, lo, hi);
+        l.start as usize + view.verified(u, lo, hi, at)
+    }
+
+    /// Position of the first key that is `> q`, or [`Self::len`].
+    #[inline]
+    pub fn upper_bound(&self, q: K) -> usize {
+        q.successor().map_or(self.len, |next| self.lower_bound(next))
+    }
+
+    /// [`Self::lower_bound`] of every key of `q`, in any order, into `out`.
+    ///
+    /// The keys of a group go through each stage together, and each stage asks for the memory of the
+    /// next, so that the processor waits for many lines at once instead of one.
+    ///
+    /// # Panics
+    /// If `q` and `out` differ in length.
+    pub fn lower_bound_batch(&self, q: &[K], out: &mut [u32]) {
+        assert_eq!(q.len(), out.len(), "one position per key");
+        let Some(root) = &self.root else { return out.fill(0) };
+        let mut searches = [Search { leaf: 0, lo: 0, hi: 0, u: K::default() }; GROUP];
+        for (q, out) in q.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
+            let searches = &mut searches[..q.len()];
+            for (s, &q) in searches.iter_mut().zip(q) {
+                s.leaf = root.begin(q);
+            }
+            for (s, &q) in searches.iter_mut().zip(q) {
+                let (leaf, more) = root.follow(q, s.leaf);
+                prefetch(self.leaves.as_ptr().wrapping_add(leaf));
+                prefetch(self.leaves.as_ptr().wrapping_add(leaf + 2));
+                (s.leaf, s.hi) = (leaf as u32, more as u32);
+            }
+            for (s, &q) in searches.iter_mut().zip(q) {
+                let leaf = self.choose(q, s.leaf as usize, s.hi as usize);
+                let l = &self.leaves[leaf];
+                let len = self.leaf_len(leaf);
+                // A key not above the first one is at 0, where this finds it.
+                let u = if q > l.first { l.relative(q) } else { K::default() };
+                let (lo, hi) = if q > l.first { l.window(u, len) } else { (0, 0) };
+                l.view(&self.packed, len).prefetch(lo, hi);
+                *s = Search { leaf: leaf as u32, lo: lo as u32, hi: hi as u32, u };
+            }
+            for (s, out) in searches.iter().zip(out) {
+                let l = &self.leaves[s.leaf as usize];
+                let view = l.view(&self.packed, self.leaf_len(s.leaf as usize));
+                let (lo, hi) = (s.lo as usize, s.hi as usize);
+                let at = view.lower_bound(s.u, lo, hi);
+                *out = l.start + view.verified(s.u, lo, hi, at) as u32;
+            }
+        }
     }
 
     /// Where the model expects `q`, without looking at keys.
     pub fn predict(&self, q: K) -> Prediction {
-        Prediction { pos: self.lower_bound(q), lo: 0, hi: self.len() }
+        let Some(leaf) = self.leaf_of(q) else { return Prediction { pos: 0, lo: 0, hi: 0 } };
+        let l = &self.leaves[leaf];
+        let (lo, hi) = l.window(l.relative(q), self.leaf_len(leaf));
+        let start = l.start as usize;
+        Prediction { pos: start + lo.midpoint(hi), lo: start + lo, hi: start + hi }
     }
 
     /// Size and precision of the model.
     pub fn stats(&self) -> ModelStats {
-        ModelStats { leaf_count: 1, key_bytes: self.keys.len() * K::BYTES, ..ModelStats::default() }
+        ModelStats {
+            leaf_count: self.leaf_count,
+            max_error: self.max_error,
+            mean_error: self.mean_error,
+            model_bytes: self.leaf_count * Leaf::<K>::BYTES
+                + self.root.as_ref().map_or(0, Root::memory_bytes)
+                + self.by_position.capacity() * 4,
+            key_bytes: self.packed.words().len(),
+        }
     }
 
     /// Memory held, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.keys.capacity() * size_of::<K>()
+        size_of::<Self>()
+            + self.leaves.capacity() * size_of::<Leaf<K>>()
+            + self.root.as_ref().map_or(0, Root::memory_bytes)
+            + self.by_position.capacity() * 4
+            + self.packed.memory_bytes()
     }
 
-    /// Appends the format that [`Self::decode_from`] reads.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&(K::BYTES as u32).to_le_bytes());
-        out.extend_from_slice(&(self.keys.len() as u64).to_le_bytes());
-        for k in &self.keys {
-            out.extend_from_slice(&k.to_u128().to_le_bytes()[..K::BYTES]);
+    /// Keys of leaf `leaf`.
+    #[inline(always)]
+    fn leaf_len(&self, leaf: usize) -> usize {
+        (self.leaves[leaf + 1].start - self.leaves[leaf].start) as usize
+    }
+
+    /// The last leaf whose first key is below `q`; `None` where no key is.
+    #[inline(always)]
+    fn leaf_of(&self, q: K) -> Option<usize> {
+        if q <= self.min {
+            return None;
         }
+        let root = self.root.as_ref()?;
+        let (leaf, more) = root.follow(q, root.begin(q));
+        Some(self.choose(q, leaf, more))
     }
 
-    /// Reads what [`Self::encode`] wrote. Bytes that cannot be such are an error.
-    pub fn decode_from(bytes: &[u8]) -> Result<Self> {
-        let corrupt = |what: &str| Err(Error::corruption(format!("learned index: {what}")));
-        let Some((header, body)) = bytes.split_at_checked(HEADER) else {
-            return corrupt("shorter than its header");
+    /// The last leaf whose first key is below `q`, or the first leaf. The root's candidates are a hint:
+    /// where the leaves around the chosen one refute it, all of them are searched.
+    #[inline(always)]
+    fn choose(&self, q: K, leaf: usize, more: usize) -> usize {
+        let leaf = Root::choose(&self.leaves, q, leaf, more);
+        let begins = self.leaves[leaf].first < q || leaf == 0;
+        if begins && (self.leaves[leaf + 1].first >= q || leaf + 1 >= self.leaf_count) {
+            return leaf;
+        }
+        self.search_leaves(q)
+    }
+
+    #[cold]
+    fn search_leaves(&self, q: K) -> usize {
+        self.leaves[..self.leaf_count].partition_point(|l| l.first < q).saturating_sub(1)
+    }
+
+    /// The leaf that holds position `i`.
+    fn leaf_of_position(&self, i: usize) -> usize {
+        let from = self.by_position[i / STRIDE] as usize;
+        let to = match self.by_position.get(i / STRIDE + 1) {
+            Some(&next) => next as usize + 1,
+            None => self.leaf_count,
         };
-        let mut count = [0; 8];
-        count.copy_from_slice(&header[8..]);
-        let count = u64::from_le_bytes(count);
-        if header[..4] != MAGIC || header[4..8] != (K::BYTES as u32).to_le_bytes() {
-            return corrupt("no learned index of this kind of key");
-        }
-        if count > u64::from(u32::MAX) || count * K::BYTES as u64 != body.len() as u64 {
-            return corrupt("its length is not that of its keys");
-        }
-        let keys: Vec<K> = body
-            .chunks_exact(K::BYTES)
-            .map(|c| {
-                let mut k = [0; 16];
-                k[..K::BYTES].copy_from_slice(c);
-                K::from_u128(u128::from_le_bytes(k))
-            })
-            .collect();
-        if !keys.is_sorted() {
-            return corrupt("its keys are not in order");
-        }
-        Ok(Self { keys })
+        from + self.leaves[from..to].partition_point(|l| l.start as usize <= i) - 1
     }
+}
+
+/// A lookup of a batch between its stages.
+#[derive(Clone, Copy)]
+struct Search<K> {
+    leaf: u32,
+    lo: u32,
+    hi: u32,
+    u: K,
 }

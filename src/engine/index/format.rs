@@ -1,0 +1,149 @@
+//! The index as bytes.
+
+use super::bits::{Packed, usable_width};
+use super::key::ModelKey;
+use super::leaf::{Leaf, MAX_LEAF};
+use super::root::MAX_LEAVES;
+use super::{LearnedKeys, SENTINELS};
+use crate::engine::error::{Error, Result};
+
+const MAGIC: [u8; 4] = *b"OLRN";
+const VERSION: u16 = 1;
+/// Bytes before the first leaf.
+const HEADER: usize = 40;
+
+impl<K: ModelKey> LearnedKeys<K> {
+    /// Appends the format that [`Self::decode_from`] reads.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let words = self.packed.words();
+        out.reserve(HEADER + self.leaf_count * Leaf::<K>::BYTES + words.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&(K::BYTES as u16).to_le_bytes());
+        out.extend_from_slice(&(self.len as u32).to_le_bytes());
+        out.extend_from_slice(&(self.leaf_count as u32).to_le_bytes());
+        out.extend_from_slice(&(words.len() as u64 / 8).to_le_bytes());
+        out.extend_from_slice(&(self.max_error as u64).to_le_bytes());
+        out.extend_from_slice(&self.mean_error.to_bits().to_le_bytes());
+        for leaf in &self.leaves[..self.leaf_count] {
+            out.extend_from_slice(&leaf.first.to_u128().to_le_bytes()[..K::BYTES]);
+            out.extend_from_slice(&leaf.meta.to_le_bytes());
+            out.extend_from_slice(&leaf.start.to_le_bytes());
+            out.extend_from_slice(&leaf.data.to_le_bytes());
+        }
+        out.extend_from_slice(words);
+    }
+
+    /// Reads what [`Self::encode`] wrote: the whole of `bytes`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corruption`](crate::engine::ErrorKind::Corruption) where `bytes` cannot be an index
+    /// of such keys. Damage that leaves sizes and offsets consistent shows only as other keys: a
+    /// checksum around the bytes is the caller's.
+    pub fn decode_from(bytes: &[u8]) -> Result<Self> {
+        let mut input = Input(bytes);
+        if input.take(4)? != MAGIC {
+            return Err(corrupt("it does not begin with the magic bytes"));
+        }
+        let version = input.u16()?;
+        if version != VERSION {
+            return Err(corrupt(format!("version {version} is not {VERSION}, the one known")));
+        }
+        let key_bytes = input.u16()?;
+        if usize::from(key_bytes) != K::BYTES {
+            return Err(corrupt(format!("keys of {key_bytes} bytes instead of {}", K::BYTES)));
+        }
+        let len = input.u32()? as usize;
+        let leaf_count = input.u32()? as usize;
+        let words = input.u64()?;
+        let max_error = input.u64()? as usize;
+        let mean_error = f64::from_bits(input.u64()?);
+        // Sizes are compared with what is there before anything is allocated.
+        let sizes = (leaf_count as u64 * Leaf::<K>::BYTES as u64)
+            .checked_add(words.checked_mul(8).unwrap_or(u64::MAX));
+        if sizes != Some(input.0.len() as u64) {
+            return Err(corrupt("its length is not that of its leaves and residuals"));
+        }
+        if leaf_count > MAX_LEAVES || (leaf_count == 0) != (len == 0) {
+            return Err(corrupt(format!("{leaf_count} leaves for {len} keys")));
+        }
+        let mut leaves = Vec::with_capacity(leaf_count + SENTINELS);
+        for _ in 0..leaf_count {
+            let mut first = [0; 16];
+            first[..K::BYTES].copy_from_slice(input.take(K::BYTES)?);
+            leaves.push(Leaf {
+                first: K::from_u128(u128::from_le_bytes(first)),
+                meta: input.u64()?,
+                start: input.u32()?,
+                data: input.u32()?,
+            });
+        }
+        check_leaves(&leaves, len, words)?;
+        let mut payload = Packed::buffer(input.0.len());
+        payload.extend_from_slice(input.0);
+        Ok(Self::assemble(len, leaves, Packed::new(payload), max_error, mean_error))
+    }
+}
+
+/// Checks that the leaves divide positions `0..len` in order, and that the residuals of each lie within
+/// `words`: what the reads of residuals rely on.
+fn check_leaves<K: ModelKey>(leaves: &[Leaf<K>], len: usize, words: u64) -> Result<()> {
+    let bad = |i: usize, what: &str| Err(corrupt(format!("leaf {i} {what}")));
+    for (i, leaf) in leaves.iter().enumerate() {
+        let next = leaves.get(i + 1);
+        let start = leaf.start as usize;
+        let end = next.map_or(len, |n| n.start as usize);
+        if (i == 0 && start != 0) || end <= start || end - start > MAX_LEAF {
+            return bad(i, "does not begin where the one before it ends");
+        }
+        if next.is_some_and(|n| n.first < leaf.first) {
+            return bad(i + 1, "has a first key below the one before it");
+        }
+        let width = leaf.width();
+        if width > K::BITS || usable_width(width, K::BITS) != width {
+            return bad(i, "has residuals of a width that is not in use");
+        }
+        if leaf.line().shifts().1 >= K::BITS {
+            return bad(i, "has a line too steep for its keys");
+        }
+        let own = ((end - start) as u64 * u64::from(width)).div_ceil(64);
+        if u64::from(leaf.data) + own > words {
+            return bad(i, "has residuals past the end");
+        }
+    }
+    Ok(())
+}
+
+fn corrupt(what: impl std::fmt::Display) -> Error {
+    Error::corruption(format!("learned index: {what}"))
+}
+
+/// Bytes not read yet.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8]> {
+        let (head, rest) =
+            self.0.split_at_checked(n).ok_or_else(|| corrupt("it ends before its time"))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    fn u16(&mut self) -> Result<u16> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+}

@@ -1,0 +1,227 @@
+//! One leaf: a line through a run of keys, and how far each key lies off it.
+
+use super::bits::Packed;
+use super::key::ModelKey;
+
+/// Longest leaf, in keys. Lines are exact integers because `mantissa * MAX_LEAF < 2^64`.
+pub(super) const MAX_LEAF: usize = 1 << 16;
+/// Bits of a line's mantissa.
+const MANTISSA: u32 = 40;
+
+/// A line in integers: its value at `i` is `mantissa * i * 2^-exponent`, rounded down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    /// At most 40 bits.
+    pub mantissa: u64,
+    /// 0..64 shifts right by that much, 64 and more shifts left by `exponent - 64`.
+    pub exponent: u8,
+}
+
+impl Line {
+    pub(super) const FLAT: Self = Self { mantissa: 0, exponent: 0 };
+
+    /// The line of slope `slope`, a finite number that is not negative, cut to the mantissa's bits.
+    pub(super) fn new(slope: f64) -> Self {
+        let bits = slope.to_bits();
+        let exponent = (bits >> 52) as i32 - 1023;
+        let right = MANTISSA as i32 - 1 - exponent;
+        if slope <= 0.0 || right > 63 {
+            return Self::FLAT;
+        }
+        let mantissa = ((bits & ((1 << 52) - 1)) | 1 << 52) >> (53 - MANTISSA);
+        let exponent = if right >= 0 { right } else { 64 - right };
+        Self { mantissa, exponent: exponent as u8 }
+    }
+
+    /// Shifts to the right and to the left; one of them is 0.
+    #[inline(always)]
+    pub(super) fn shifts(self) -> (u32, u32) {
+        let e = u32::from(self.exponent);
+        if e < 64 { (e, 0) } else { (0, e - 64) }
+    }
+
+    /// Its slope: keys per row.
+    #[inline(always)]
+    pub(super) fn slope(self) -> f64 {
+        let (right, left) = self.shifts();
+        let scale = 1023 + u64::from(left) - u64::from(right);
+        self.mantissa as f64 * f64::from_bits(scale << 52)
+    }
+}
+
+/// Keys `start..` up to the start of the next leaf. Key `start + i` is
+/// `first + line(i) + residual(i) - bias`, with the residuals in `width` bits each from word `data` on.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Leaf<K> {
+    /// Its first key. Leaves are found by it.
+    pub first: K,
+    /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), mantissa (40).
+    pub meta: u64,
+    /// Position of its first key.
+    pub start: u32,
+    /// Where its residuals begin, in words of 8 bytes.
+    pub data: u32,
+}
+
+impl<K: ModelKey> Leaf<K> {
+    /// Bytes of a leaf, in memory and on disk.
+    pub(super) const BYTES: usize = K::BYTES + 16;
+
+    pub(super) fn meta(line: Line, width: u32, bias: u8) -> u64 {
+        line.mantissa << 24
+            | u64::from(bias) << 16
+            | u64::from(width) << 8
+            | u64::from(line.exponent)
+    }
+
+    #[inline(always)]
+    pub(super) fn line(&self) -> Line {
+        Line { mantissa: self.meta >> 24, exponent: self.meta as u8 }
+    }
+
+    #[inline(always)]
+    pub(super) fn width(&self) -> u32 {
+        u32::from((self.meta >> 8) as u8)
+    }
+
+    #[inline(always)]
+    pub(super) fn bias(&self) -> K {
+        bias::<K>(self.meta >> 16, self.width())
+    }
+
+    /// What the line needs to decode keys, taken apart once.
+    #[inline(always)]
+    pub(super) fn view<'a>(&self, packed: &'a Packed, len: usize) -> LeafView<'a, K> {
+        let (right, left) = self.line().shifts();
+        let width = self.width();
+        LeafView {
+            packed,
+            byte: self.data as usize * 8,
+            mantissa: self.meta >> 24,
+            right,
+            left,
+            width,
+            mask: K::mask(width),
+            len,
+        }
+    }
+
+    /// `q` in the terms of [`LeafView::relative`].
+    #[inline(always)]
+    pub(super) fn relative(&self, q: K) -> K {
+        q.sub(self.first).saturating_add(self.bias())
+    }
+
+    /// Rows within which the first key whose relative value is `>= u` lies, ends included.
+    ///
+    /// A residual is at least 0, so that row is not above the first where the line alone reaches `u`,
+    /// and at most the mask, so it is not below the first where line and mask do. The floor of the
+    /// lower and the floor plus one of the upper quotient hold the rounding of the division, whose
+    /// error is far below one row.
+    #[inline(always)]
+    pub(super) fn window(&self, u: K, len: usize) -> (usize, usize) {
+        let slope = self.line().slope();
+        let row = |x: K| {
+            let at = x.to_f64() / slope;
+            // Flat lines divide by 0: infinity, or not a number where the line is at `u` already.
+            if at >= len as f64 { len } else { at as i32 as usize }
+        };
+        if self.meta >> 24 == 0 {
+            return (0, len);
+        }
+        (row(u.saturating_sub(K::mask(self.width()))), (row(u) + 1).min(len))
+    }
+}
+
+/// `bias` 256ths of `2^width`.
+#[inline(always)]
+pub(super) fn bias<K: ModelKey>(bias: u64, width: u32) -> K {
+    let b = K::from_u64(bias & 255);
+    if width >= 8 { b.shl(width - 8) } else { b.shr(8 - width) }
+}
+
+/// A leaf's residuals and line, ready to decode.
+#[derive(Clone, Copy)]
+pub(super) struct LeafView<'a, K> {
+    packed: &'a Packed,
+    byte: usize,
+    mantissa: u64,
+    right: u32,
+    left: u32,
+    width: u32,
+    mask: K,
+    len: usize,
+}
+
+impl<K: ModelKey> LeafView<'_, K> {
+    /// Key `i` of the leaf less `first - bias`.
+    #[inline(always)]
+    pub(super) fn relative(&self, i: usize) -> K {
+        debug_assert!(i < self.len);
+        let line = K::from_u64(self.mantissa.wrapping_mul(i as u64) >> self.right).shl(self.left);
+        // SAFETY: `i` is below the leaf's length, and building and reading check that the residuals
+        // of a leaf's whole length lie within the packed words.
+        let residual = unsafe { self.packed.read::<K>(self.byte, i, self.width, self.mask) };
+        line.add(residual)
+    }
+
+    /// First row in `lo..=hi` whose relative key is `>= u`, taking for granted that those before `lo`
+    /// are below `u` and those from `hi` on are not.
+    #[inline(always)]
+    pub(super) fn lower_bound(&self, u: K, lo: usize, hi: usize) -> usize {
+        let mut base = lo;
+        let mut n = hi - lo;
+        while n > 1 {
+            let half = n / 2;
+            base += if self.relative(base + half - 1) < u { half } else { 0 };
+            n -= half;
+        }
+        base + usize::from(n == 1 && self.relative(base) < u)
+    }
+
+    /// [`Self::lower_bound`] over the whole leaf if the window was wrong. Looks at the two keys around
+    /// `at` only where the search ended at an edge of the window: inside, it has compared them.
+    #[inline(always)]
+    pub(super) fn verified(&self, u: K, lo: usize, hi: usize, at: usize) -> usize {
+        if at == lo && at > 0 && self.relative(at - 1) >= u {
+            return self.gallop_down(u, at);
+        }
+        if at == hi && at < self.len && self.relative(at) < u {
+            return self.gallop_up(u, at);
+        }
+        at
+    }
+
+    #[cold]
+    fn gallop_down(&self, u: K, mut hi: usize) -> usize {
+        let mut step = 1;
+        let mut lo = hi - 1;
+        while lo > 0 && self.relative(lo) >= u {
+            hi = lo;
+            step *= 2;
+            lo = lo.saturating_sub(step);
+        }
+        self.lower_bound(u, lo, hi)
+    }
+
+    #[cold]
+    fn gallop_up(&self, u: K, mut lo: usize) -> usize {
+        let mut step = 1;
+        let mut hi = (lo + 1).min(self.len);
+        while hi < self.len && self.relative(hi) < u {
+            lo = hi;
+            step *= 2;
+            hi = (hi + step).min(self.len);
+        }
+        self.lower_bound(u, lo, hi)
+    }
+
+    /// Asks the processor for the cache lines of rows `lo..hi`, a few at most.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, lo: usize, hi: usize) {
+        let from = self.byte + lo * self.width as usize / 8;
+        let to = self.byte + (hi * self.width as usize).div_ceil(8);
+        self.packed.prefetch(from, to);
+    }
+}

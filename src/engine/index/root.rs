@@ -1,0 +1,138 @@
+//! The root: from a key to its leaf.
+//!
+//! A table over the leaves' key range in steps of a power of two. It is monotone whatever the keys are.
+//! Where one step holds more than a few leaves, a table of its own, over just their range, hangs below;
+//! where three tables deep that is still so, the leaves are searched. An entry says which leaf is the
+//! last to begin before the step, and how many begin in it.
+
+use super::bits::prefetch;
+use super::key::ModelKey;
+use super::leaf::Leaf;
+
+/// Leaves that may begin in a step without a table of its own.
+const MAX_IN_STEP: usize = 7;
+/// Tables above each other.
+const MAX_DEPTH: u32 = 3;
+/// Entry: another table, or a range of leaves, follows.
+const NESTED: u32 = 1 << 31;
+/// Entry: bits of the leaf; three bits above are the count.
+const LEAF_BITS: u32 = 28;
+/// Leaves a root can tell apart.
+pub(super) const MAX_LEAVES: usize = 1 << LEAF_BITS;
+
+#[derive(Debug, Clone, Copy)]
+struct Table<K> {
+    /// Least key of its first step.
+    min: K,
+    /// Highest step.
+    last: K,
+    /// Bits of a key below a step.
+    shift: u32,
+    /// Where its entries begin; without any, its first leaf.
+    offset: u32,
+    /// Without entries: leaves after the first one.
+    leaves: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Root<K> {
+    tables: Vec<Table<K>>,
+    entries: Vec<u32>,
+}
+
+impl<K: ModelKey> Root<K> {
+    /// Over the first keys of `leaves`, at least one.
+    pub(super) fn new(leaves: &[Leaf<K>]) -> Self {
+        let mut root = Self { tables: Vec::new(), entries: Vec::new() };
+        root.add(leaves, 0, leaves.len(), 1);
+        root
+    }
+
+    /// Adds the table over leaves `from..to`.
+    fn add(&mut self, leaves: &[Leaf<K>], from: usize, to: usize, depth: u32) -> usize {
+        let at = self.tables.len();
+        let min = leaves[from].first;
+        let range = leaves[to - 1].first.sub(min);
+        // One to two steps for each two leaves at least, four a leaf at most.
+        let log = ((to - from) * 4).ilog2();
+        let shift = range.bit_len().saturating_sub(log);
+        let last = range.shr(shift);
+        let offset = self.entries.len();
+        self.tables.push(Table { min, last, shift, offset: offset as u32, leaves: 0 });
+        let steps = last.low() as usize + 1;
+        self.entries.resize(offset + steps, 0);
+        let mut begin = from;
+        for step in 0..steps {
+            let mut end = begin;
+            while end < to && leaves[end].first.sub(min).shr(shift).low() as usize == step {
+                end += 1;
+            }
+            self.entries[offset + step] = self.entry(leaves, begin, end, depth);
+            begin = end;
+        }
+        at
+    }
+
+    /// The entry of a step in which leaves `begin..end` begin.
+    fn entry(&mut self, leaves: &[Leaf<K>], begin: usize, end: usize, depth: u32) -> u32 {
+        let leaf = begin.saturating_sub(1);
+        let count = end.saturating_sub(leaf + 1);
+        if count <= MAX_IN_STEP {
+            return leaf as u32 | (count as u32) << LEAF_BITS;
+        }
+        let same = leaves[begin].first == leaves[end - 1].first;
+        let table = if depth < MAX_DEPTH && !same {
+            self.add(leaves, begin, end, depth + 1)
+        } else {
+            let (offset, leaves) = (leaf as u32, count as u32);
+            self.tables.push(Table { min: K::MAX, last: K::MAX, shift: 0, offset, leaves });
+            self.tables.len() - 1
+        };
+        table as u32 | NESTED
+    }
+
+    #[inline(always)]
+    fn slot(&self, table: &Table<K>, q: K) -> usize {
+        let step = q.saturating_sub(table.min).shr(table.shift).min(table.last);
+        table.offset as usize + step.low() as usize
+    }
+
+    /// Where the search for `q` begins; the entry there is asked for.
+    #[inline(always)]
+    pub(super) fn begin(&self, q: K) -> u32 {
+        let slot = self.slot(&self.tables[0], q);
+        prefetch(self.entries.as_ptr().wrapping_add(slot));
+        slot as u32
+    }
+
+    /// Follows what [`Self::begin`] gave to the first leaf that may hold `q`, and how many more may.
+    #[inline(always)]
+    pub(super) fn follow(&self, q: K, slot: u32) -> (usize, usize) {
+        let mut entry = self.entries[slot as usize];
+        while entry & NESTED != 0 {
+            let table = &self.tables[(entry & !NESTED) as usize];
+            if table.leaves > 0 {
+                return (table.offset as usize, table.leaves as usize);
+            }
+            entry = self.entries[self.slot(table, q)];
+        }
+        ((entry & ((1 << LEAF_BITS) - 1)) as usize, (entry >> LEAF_BITS) as usize)
+    }
+
+    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`. Two leaves follow
+    /// the last one of `leaves` at least.
+    #[inline(always)]
+    pub(super) fn choose(leaves: &[Leaf<K>], q: K, leaf: usize, more: usize) -> usize {
+        if more <= 2 {
+            // Mostly so, and without a branch on which.
+            let begins = |j: usize| usize::from((more >= j) & (leaves[leaf + j].first < q));
+            return leaf + begins(1) + begins(2);
+        }
+        leaf + leaves[leaf + 1..=leaf + more].partition_point(|l| l.first < q)
+    }
+
+    /// Bytes held.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.tables.capacity() * size_of::<Table<K>>() + self.entries.capacity() * 4
+    }
+}
