@@ -2,8 +2,9 @@
 
 use super::key::ModelKey;
 
-/// Bytes after the last word, so that a read of 16 bytes at any byte of data stays inside.
-const PADDING: usize = 16;
+/// Bytes after the last word, so that a read of 16 bytes at any byte of data stays inside, and so does
+/// one of four groups of eight residuals of any width, each of 64 bytes.
+const PADDING: usize = 4 * 64;
 /// Widths above the first and below the second are not used: such a residual may span more bytes than
 /// one read takes. For `u128`, whose reads take 16 bytes, the same of the next two.
 const GAPS: [(u32, u32); 2] = [(57, 64), (121, 128)];
@@ -56,7 +57,7 @@ impl Packed {
         let at = byte + bit / 8;
         let shift = (bit % 8) as u32;
         debug_assert!(at + PADDING <= self.bytes.len());
-        // SAFETY: `at` is at most the end of the words, and the padding is the 16 bytes after them.
+        // SAFETY: `at` is at most the end of the words, and the padding after them is longer than the read.
         unsafe {
             let from = self.bytes.as_ptr().add(at);
             if K::BITS == 64 || width <= GAPS[0].0 {
@@ -67,6 +68,13 @@ impl Packed {
                 K::from_u128((v >> shift) & mask.to_u128())
             }
         }
+    }
+
+    /// Where byte `byte` of the words is; [`PADDING`] bytes from there are readable.
+    #[inline(always)]
+    pub(super) fn at(&self, byte: usize) -> *const u8 {
+        debug_assert!(byte + PADDING <= self.bytes.len());
+        self.bytes.as_ptr().wrapping_add(byte)
     }
 
     /// Asks for the cache lines that hold `from..to`, the first few if there are many.

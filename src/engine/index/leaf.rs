@@ -2,6 +2,8 @@
 
 use super::bits::Packed;
 use super::key::ModelKey;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Group, count_below};
 
 /// Longest leaf, in keys. Lines are exact integers because `mantissa * MAX_LEAF < 2^64`.
 pub(super) const MAX_LEAF: usize = 1 << 16;
@@ -178,6 +180,66 @@ impl<K: ModelKey> LeafView<'_, K> {
             n -= half;
         }
         base + usize::from(n == 1 && self.relative(base) < u)
+    }
+
+    /// First row whose relative key is `>= u`, given the window it should be in.
+    ///
+    /// # Safety
+    /// With `SIMD`, the processor must support [`super::simd`].
+    #[inline(always)]
+    pub(super) unsafe fn find<const SIMD: bool>(&self, u: K, lo: usize, hi: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if SIMD && K::BITS == 64 {
+            // SAFETY: as above.
+            return unsafe { self.find_simd(u, lo, hi) };
+        }
+        self.verified(u, lo, hi, self.lower_bound(u, lo, hi))
+    }
+
+    /// Compares up to 32 rows at once, the row before the window and the one after it included: where
+    /// the answer lies inside, it is verified, and there was no branch on a key.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn find_simd(&self, u: K, mut lo: usize, mut hi: usize) -> usize {
+        const ROWS: usize = 32;
+        while hi - lo > 2 * ROWS {
+            let mid = lo.midpoint(hi);
+            let below = self.relative(mid) < u;
+            lo = if below { mid + 1 } else { lo };
+            hi = if below { hi } else { mid };
+        }
+        let (row, groups) = match hi - lo {
+            0..=6 => (lo.saturating_sub(1), 1),
+            7..=14 => (lo.saturating_sub(1), 2),
+            15..=30 => (lo.saturating_sub(1), 4),
+            _ => (lo.midpoint(hi).saturating_sub(ROWS / 2), 4),
+        };
+        let end = (row + 8 * groups).min(self.len);
+        let group = Group {
+            residuals: self.packed.at(self.byte),
+            width: self.width,
+            mask: self.mask.low(),
+            mantissa: self.mantissa,
+            right: self.right,
+            left: self.left,
+            row,
+        };
+        // SAFETY: the first group begins at a row of the leaf or at its end, so within the words or at
+        // their end; 4 groups of at most 64 bytes on are within the padding.
+        let count = unsafe { count_below(&group, groups, end - row, u.low()) };
+        let at = row + count;
+        if (at > row || row == 0) && (at < end || end == self.len) {
+            return at;
+        }
+        self.find_around(u, lo, hi, at)
+    }
+
+    /// Where not even one row of those compared was below `u`, or all of them were.
+    #[inline(never)]
+    fn find_around(&self, u: K, lo: usize, hi: usize, at: usize) -> usize {
+        let below = at > 0 && self.relative(at - 1) < u;
+        let (lo, hi) = if below { (at, hi.max(at)) } else { (lo.min(at), at) };
+        self.verified(u, lo, hi, self.lower_bound(u, lo, hi))
     }
 
     /// [`Self::lower_bound`] over the whole leaf if the window was wrong. Looks at the two keys around

@@ -6,6 +6,8 @@ mod format;
 mod key;
 mod leaf;
 mod root;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 #[cfg(test)]
 mod tests;
 
@@ -64,6 +66,9 @@ pub struct LearnedKeys<K> {
     by_position: Vec<u32>,
     max_error: usize,
     mean_error: f64,
+    /// Whether the processor supports the SIMD search.
+    #[cfg(target_arch = "x86_64")]
+    simd: bool,
 }
 
 impl<K: ModelKey> LearnedKeys<K> {
@@ -100,7 +105,19 @@ impl<K: ModelKey> LearnedKeys<K> {
         let min = leaves.first().map_or(K::MAX, |l| l.first);
         let end = Leaf { first: K::MAX, meta: 0, start: len as u32, data: 0 };
         leaves.resize(leaf_count + SENTINELS, end);
-        Self { len, leaf_count, min, leaves, packed, root, by_position, max_error, mean_error }
+        Self {
+            len,
+            leaf_count,
+            min,
+            leaves,
+            packed,
+            root,
+            by_position,
+            max_error,
+            mean_error,
+            #[cfg(target_arch = "x86_64")]
+            simd: simd::is_supported(),
+        }
     }
 
     /// Number of keys.
@@ -153,6 +170,28 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// Position of the first key that is `>= q`, or [`Self::len`].
     #[inline]
     pub fn lower_bound(&self, q: K) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.simd {
+            // SAFETY: `simd` says that the processor has these features.
+            return unsafe { self.lower_bound_simd(q) };
+        }
+        // SAFETY: no SIMD.
+        unsafe { self.lower_bound_in::<false>(q) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
+    )]
+    fn lower_bound_simd(&self, q: K) -> usize {
+        // SAFETY: these are the features it needs.
+        unsafe { self.lower_bound_in::<true>(q) }
+    }
+
+    /// # Safety
+    /// See [`LeafView::find`](leaf::LeafView::find).
+    #[inline(always)]
+    unsafe fn lower_bound_in<const SIMD: bool>(&self, q: K) -> usize {
         let Some(leaf) = self.leaf_of(q) else { return 0 };
         let l = &self.leaves[leaf];
         let len = self.leaf_len(leaf);
@@ -160,8 +199,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         let (lo, hi) = l.window(u, len);
         let view = l.view(&self.packed, len);
         view.prefetch(lo, hi);
-        let at = view.lower_bound(u, lo, hi);
-        l.start as usize + view.verified(u, lo, hi, at)
+        // SAFETY: the caller sees to it.
+        l.start as usize + unsafe { view.find::<SIMD>(u, lo, hi) }
     }
 
     /// Position of the first key that is `> q`, or [`Self::len`].
@@ -179,6 +218,28 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// If `q` and `out` differ in length.
     pub fn lower_bound_batch(&self, q: &[K], out: &mut [u32]) {
         assert_eq!(q.len(), out.len(), "one position per key");
+        #[cfg(target_arch = "x86_64")]
+        if self.simd {
+            // SAFETY: `simd` says that the processor has these features.
+            return unsafe { self.batch_simd(q, out) };
+        }
+        // SAFETY: no SIMD.
+        unsafe { self.batch_in::<false>(q, out) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
+    )]
+    fn batch_simd(&self, q: &[K], out: &mut [u32]) {
+        // SAFETY: these are the features it needs.
+        unsafe { self.batch_in::<true>(q, out) }
+    }
+
+    /// # Safety
+    /// See [`LeafView::find`](leaf::LeafView::find).
+    #[inline(always)]
+    unsafe fn batch_in<const SIMD: bool>(&self, q: &[K], out: &mut [u32]) {
         let Some(root) = &self.root else { return out.fill(0) };
         let mut searches = [Search { leaf: 0, lo: 0, hi: 0, u: K::default() }; GROUP];
         for (q, out) in q.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
@@ -206,8 +267,8 @@ impl<K: ModelKey> LearnedKeys<K> {
                 let l = &self.leaves[s.leaf as usize];
                 let view = l.view(&self.packed, self.leaf_len(s.leaf as usize));
                 let (lo, hi) = (s.lo as usize, s.hi as usize);
-                let at = view.lower_bound(s.u, lo, hi);
-                *out = l.start + view.verified(s.u, lo, hi, at) as u32;
+                // SAFETY: the caller sees to it.
+                *out = l.start + unsafe { view.find::<SIMD>(s.u, lo, hi) } as u32;
             }
         }
     }

@@ -1,0 +1,84 @@
+//! Decodes and compares eight keys at a time with AVX-512 (VBMI).
+//!
+//! Eight residuals of `w` bits are `w` bytes, so one permutation of 64 bytes brings each into a lane of
+//! its own, and the same permutation and shifts serve the next eight, `w` bytes further.
+
+use std::arch::x86_64::*;
+
+/// Whether the processor has what this module needs.
+pub(super) fn is_supported() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
+}
+
+/// Consecutive keys of a leaf to compare: see `LeafView` for the terms.
+pub(super) struct Group {
+    /// Where the leaf's residuals begin.
+    pub residuals: *const u8,
+    pub width: u32,
+    pub mask: u64,
+    pub mantissa: u64,
+    pub right: u32,
+    pub left: u32,
+    /// The first row to compare.
+    pub row: usize,
+}
+
+/// How many of the `valid` rows from `group.row` on, at most `8 * groups` and 32, are below `u`.
+///
+/// # Safety
+/// The processor must support this ([`is_supported`]), and 64 bytes from the first residual of each
+/// of the groups on must be readable.
+#[inline(always)]
+pub(super) unsafe fn count_below(group: &Group, groups: usize, valid: usize, u: u64) -> usize {
+    // SAFETY: the caller sees to the features and to the memory.
+    unsafe {
+        let bit = group.row * group.width as usize;
+        let mut from = group.residuals.add(bit / 8);
+        let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+        let bits = _mm512_add_epi64(
+            _mm512_mullo_epi64(lanes, _mm512_set1_epi64(i64::from(group.width))),
+            _mm512_set1_epi64((bit % 8) as i64),
+        );
+        let shifts = _mm512_and_si512(bits, _mm512_set1_epi64(7));
+        // Each lane takes the eight bytes from its first one on.
+        let bytes = _mm512_add_epi8(
+            _mm512_shuffle_epi8(
+                _mm512_srli_epi64::<3>(bits),
+                _mm512_set4_epi32(0x0808_0808, 0x0808_0808, 0, 0),
+            ),
+            _mm512_set1_epi64(0x0706_0504_0302_0100),
+        );
+        let mask = _mm512_set1_epi64(group.mask as i64);
+        let limit = _mm512_set1_epi64(u as i64);
+        let (right, left) =
+            (_mm_cvtsi32_si128(group.right as i32), _mm_cvtsi32_si128(group.left as i32));
+        let mut line = _mm512_add_epi64(
+            _mm512_mullo_epi64(lanes, _mm512_set1_epi64(group.mantissa as i64)),
+            _mm512_set1_epi64(group.mantissa.wrapping_mul(group.row as u64) as i64),
+        );
+        let step = _mm512_set1_epi64((group.mantissa << 3) as i64);
+        let mut below = 0u32;
+        for g in 0..groups {
+            let words = _mm512_loadu_si512(from.cast());
+            let residuals = _mm512_and_si512(
+                _mm512_srlv_epi64(_mm512_permutexvar_epi8(bytes, words), shifts),
+                mask,
+            );
+            let keys =
+                _mm512_add_epi64(_mm512_sll_epi64(_mm512_srl_epi64(line, right), left), residuals);
+            below |= u32::from(_mm512_cmplt_epu64_mask(keys, limit)) << (8 * g);
+            line = _mm512_add_epi64(line, step);
+            from = from.add(group.width as usize);
+        }
+        let valid = if valid < 32 { (1u32 << valid) - 1 } else { u32::MAX };
+        (below & valid).count_ones() as usize
+    }
+}
