@@ -5,16 +5,17 @@ use super::key::ModelKey;
 /// Bytes after the last word, so that a read of 16 bytes at any byte of data stays inside, and so does
 /// one of four groups of eight residuals of any width, each of 64 bytes.
 const PADDING: usize = 4 * 64;
-/// Widths above the first and below the second are not used: such a residual may span more bytes than
-/// one read takes. For `u128`, whose reads take 16 bytes, the same of the next two.
-const GAPS: [(u32, u32); 2] = [(57, 64), (121, 128)];
+/// Widest residual that is read, wherever it begins in a byte, by one read of 8 bytes.
+pub(super) const NARROW: u32 = 56;
+/// Widest one that is read so by one of 16 bytes; beyond, residuals have the width of the key.
+const WIDE: u32 = 120;
 /// Cache lines that one prefetch asks for at most.
 const PREFETCH_LINES: usize = 8;
 
 /// The smallest width in use that holds `bits` bits of a key of `key_bits`.
 pub(super) fn usable_width(bits: u32, key_bits: u32) -> u32 {
-    let (below, full) = if key_bits == 64 { GAPS[0] } else { GAPS[1] };
-    if bits > below { full } else { bits }
+    let limit = if key_bits == 64 { NARROW } else { WIDE };
+    if bits > limit { key_bits } else { bits }
 }
 
 /// Words of residuals. Little endian, whatever the machine.
@@ -60,7 +61,7 @@ impl Packed {
         // SAFETY: `at` is at most the end of the words, and the padding after them is longer than the read.
         unsafe {
             let from = self.bytes.as_ptr().add(at);
-            if K::BITS == 64 || width <= GAPS[0].0 {
+            if K::BITS == 64 || width <= NARROW {
                 let v = u64::from_le(from.cast::<u64>().read_unaligned());
                 K::from_u64((v >> shift) & mask.low())
             } else {
@@ -104,14 +105,14 @@ pub(super) fn prefetch<T>(p: *const T) {
     let _ = p;
 }
 
-/// Appends residuals of `width` bits and then zeros up to a whole word.
+/// Collects the residuals of leaf after leaf.
 #[derive(Debug, Default)]
 pub(super) struct Packer {
     bytes: Vec<u8>,
 }
 
 impl Packer {
-    /// Words so far.
+    /// Words so far; whole ones after [`Self::end_leaf`].
     pub(super) fn words(&self) -> usize {
         self.bytes.len() / 8
     }
@@ -121,47 +122,56 @@ impl Packer {
         Packed::new(self.bytes)
     }
 
-    /// Appends `count` residuals; each is below `2^width`.
-    pub(super) fn append<K: ModelKey>(
-        &mut self,
-        width: u32,
-        count: usize,
-        residual: impl Fn(usize) -> K,
-    ) {
+    /// Fills the last word of a leaf.
+    pub(super) fn end_leaf(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+    }
+
+    /// Appends residuals below `2^width`, of [`NARROW`] bits at most. All calls for one leaf but the
+    /// last have a multiple of eight, and so end with a whole byte.
+    pub(super) fn append(&mut self, width: u32, residuals: &[u64]) {
         if width == 0 {
             return;
         }
-        let words = (count * width as usize).div_ceil(64);
+        let width = width as usize;
         let from = self.bytes.len();
-        // Whole words are written, beyond the end by up to one residual and one word.
-        self.bytes.resize(from + words * 8 + 24, 0);
-        let out = &mut self.bytes[from..];
-        let mut at = 0;
-        let mut fill = 0;
-        if width <= GAPS[0].0 {
-            let mut word = 0u64;
-            for i in 0..count {
-                word |= residual(i).low() << fill;
+        let end = from + (residuals.len() * width).div_ceil(8);
+        // A group of eight is written in words that begin at its bytes: up to 8 bytes beyond it.
+        self.bytes.resize(from + residuals.len().div_ceil(8) * width + 8, 0);
+        let shifts: [u32; 8] = std::array::from_fn(|j| (j * width % 8) as u32);
+        let steps: [usize; 8] = std::array::from_fn(|j| (j + 1) * width / 8 - j * width / 8);
+        let mut out = &mut self.bytes[from..];
+        let (groups, rest) = residuals.as_chunks::<8>();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let last: &[[u64; 8]] = if rest.is_empty() { &[] } else { &[last] };
+        for group in groups.iter().chain(last) {
+            let (mut word, mut at) = (0, 0);
+            for j in 0..8 {
+                word |= group[j] << shifts[j];
                 out[at..at + 8].copy_from_slice(&word.to_le_bytes());
-                fill += width;
-                let whole = fill / 8;
-                at += whole as usize;
-                // Below 64: `fill` is at most 7 + 57.
-                word = word.checked_shr(whole * 8).unwrap_or(0);
-                fill %= 8;
+                at += steps[j];
+                word >>= steps[j] * 8;
             }
-        } else {
-            let mut word = 0u128;
-            for i in 0..count {
-                word |= residual(i).to_u128() << fill;
-                out[at..at + 16].copy_from_slice(&word.to_le_bytes());
-                fill += width;
-                let whole = fill / 8;
-                at += whole as usize;
-                word = word.checked_shr(whole * 8).unwrap_or(0);
-                fill %= 8;
-            }
+            out = &mut out[width..];
         }
-        self.bytes.truncate(from + words * 8);
+        self.bytes.truncate(end);
+    }
+
+    /// Appends residuals of more than [`NARROW`] bits, all of one leaf.
+    pub(super) fn append_wide(&mut self, width: u32, residuals: impl Iterator<Item = u128>) {
+        let (mut word, mut fill) = (0u128, 0);
+        for residual in residuals {
+            word |= residual << fill;
+            fill += width;
+            let whole = (fill / 8) as usize;
+            self.bytes.extend_from_slice(&word.to_le_bytes()[..whole]);
+            // All 128 bits may have gone.
+            word = word.checked_shr(fill / 8 * 8).unwrap_or(0);
+            fill %= 8;
+        }
+        if fill > 0 {
+            self.bytes.push(word as u8);
+        }
     }
 }

@@ -5,14 +5,18 @@
 //! [`MAX_LEAF`]. Room is what is minimised, and it bounds time as well: a residual of `w` bits is a
 //! search window of `2^w` over the slope rows.
 
-use super::bits::{Packed, Packer, usable_width};
+use super::bits::{NARROW, Packed, Packer, usable_width};
 use super::key::ModelKey;
 use super::leaf::{Leaf, Line, MAX_LEAF, bias};
+#[cfg(target_arch = "x86_64")]
+use super::simd;
 
 /// Keys of the blocks that are cut or joined.
 const BLOCK: usize = 4096;
 /// Leaves are not cut below this.
 const MIN_LEAF: usize = 128;
+/// Keys whose residuals are computed together; a multiple of eight.
+const PIECE: usize = 256;
 /// No leaf of more keys has a wider window than this, in rows.
 const MAX_WINDOW: f64 = 1024.0;
 
@@ -127,32 +131,101 @@ impl<K: ModelKey> Trainer<'_, K> {
                 start: fit.start as u32,
                 data: u32::try_from(packer.words()).expect("residuals of 32 GiB at most"),
             });
-            let origin = keys[0].sub(bias(u64::from(fit.bias), fit.width));
-            let (right, left) = fit.line.shifts();
-            let residual = |i: usize| {
-                let line = K::from_u64((fit.line.mantissa * i as u64) >> right).shl(left);
-                keys[i].sub(origin).sub(line)
-            };
-            packer.append(fit.width, fit.len, residual);
             max_error = max_error.max(fit.window() / 2.0);
-            error_sum += mean_error(fit, residual) * fit.len as f64;
+            error_sum += fit.pack(keys, &mut packer);
         }
         Trained { leaves, packed: packer.finish(), max_error: max_error.ceil() as usize, error_sum }
     }
 }
 
-/// Mean distance of the keys from the middle of the band of residuals, in rows.
-fn mean_error<K: ModelKey>(fit: &Fit, residual: impl Fn(usize) -> K) -> f64 {
-    if fit.width == 0 {
-        return 0.0;
+impl Fit {
+    /// Packs the residuals of `keys`. Gives the sum of the keys' distances from the middle of the band
+    /// of residuals, in rows.
+    fn pack<K: ModelKey>(&self, keys: &[K], packer: &mut Packer) -> f64 {
+        if self.width == 0 {
+            return 0.0;
+        }
+        let origin = keys[0].sub(bias(u64::from(self.bias), self.width));
+        // Dropping low bits of wide residuals keeps the sum of 2^16 distances within 64 bits.
+        let drop = self.width.saturating_sub(40);
+        let mut sum = 0;
+        if self.width <= NARROW {
+            let mut buffer = [0; PIECE];
+            for (i, piece) in keys.chunks(PIECE).enumerate() {
+                let out = &mut buffer[..piece.len()];
+                sum += residuals(piece, origin, self.line, i * PIECE, self.width, out);
+                packer.append(self.width, out);
+            }
+        } else {
+            let middle = 1i64 << (self.width - drop - 1);
+            let (right, left) = self.line.shifts();
+            let residuals = keys.iter().enumerate().map(|(i, k)| {
+                let line = K::from_u64((self.line.mantissa * i as u64) >> right).shl(left);
+                let residual = k.sub(origin).sub(line);
+                sum += (residual.shr(drop).low() as i64 - middle).unsigned_abs();
+                residual.to_u128()
+            });
+            packer.append_wide(self.width, residuals);
+        }
+        packer.end_leaf();
+        let rows = sum as f64 * 2f64.powi(drop as i32) / self.line.slope();
+        rows.min((keys.len() * keys.len()) as f64)
     }
-    // Dropping low bits of wide residuals keeps 2^16 of them within 64 bits.
-    let drop = fit.width.saturating_sub(40);
-    let middle = 1i64 << (fit.width - drop - 1);
-    let sum: u64 =
-        (0..fit.len).map(|i| (residual(i).shr(drop).low() as i64 - middle).unsigned_abs()).sum();
-    let mean = sum as f64 / fit.len as f64 * 2f64.powi(drop as i32);
-    (mean / fit.line.slope()).min(fit.len as f64)
+}
+
+/// Residuals of `keys`, the first of which is key `start` of its leaf, into `out`. Gives the sum of their
+/// distances from the middle of the band, without the low bits that [`Fit::pack`] drops.
+fn residuals<K: ModelKey>(
+    keys: &[K],
+    origin: K,
+    line: Line,
+    start: usize,
+    width: u32,
+    out: &mut [u64],
+) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if K::BITS == 64 && simd::is_supported() {
+        // SAFETY: the features were detected.
+        return unsafe { residuals_simd(keys, origin, line, start, width, out) };
+    }
+    residuals_in(keys, origin, line, start, width, out)
+}
+
+/// The same loop, compiled for wider registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
+fn residuals_simd<K: ModelKey>(
+    keys: &[K],
+    origin: K,
+    line: Line,
+    start: usize,
+    width: u32,
+    out: &mut [u64],
+) -> u64 {
+    residuals_in(keys, origin, line, start, width, out)
+}
+
+#[inline(always)]
+fn residuals_in<K: ModelKey>(
+    keys: &[K],
+    origin: K,
+    line: Line,
+    start: usize,
+    width: u32,
+    out: &mut [u64],
+) -> u64 {
+    let (right, left) = line.shifts();
+    let drop = width.saturating_sub(40);
+    let middle = 1i64 << (width - drop - 1);
+    let mut product = line.mantissa * start as u64;
+    let mut sum = 0;
+    for (key, out) in keys.iter().zip(out) {
+        let residual = key.sub(origin).sub(K::from_u64(product >> right).shl(left)).low();
+        *out = residual;
+        sum += ((residual >> drop) as i64 - middle).unsigned_abs();
+        product = product.wrapping_add(line.mantissa);
+    }
+    sum
 }
 
 /// The line through the first and the last key of a run.
@@ -188,13 +261,44 @@ fn fit<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
 
 /// Largest distances of keys below and above the line through the first.
 fn distances<K: ModelKey>(keys: &[K], line: Line) -> (K, K) {
-    let (right, left) = line.shifts();
-    let (mut below, mut above) = (K::default(), K::default());
-    for (i, k) in keys.iter().enumerate() {
-        let line = K::from_u64((line.mantissa * i as u64) >> right).shl(left);
-        let key = k.sub(keys[0]);
-        below = below.max(line.saturating_sub(key));
-        above = above.max(key.saturating_sub(line));
+    #[cfg(target_arch = "x86_64")]
+    if K::BITS == 64 && simd::is_supported() {
+        // SAFETY: the features were detected.
+        return unsafe { distances_simd(keys, line) };
     }
-    (below, above)
+    distances_in(keys, line)
+}
+
+/// The same loop, compiled for wider registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
+fn distances_simd<K: ModelKey>(keys: &[K], line: Line) -> (K, K) {
+    distances_in(keys, line)
+}
+
+#[inline(always)]
+fn distances_in<K: ModelKey>(keys: &[K], line: Line) -> (K, K) {
+    const LANES: usize = 16;
+    let (right, left) = line.shifts();
+    let first = keys[0];
+    let (mut below, mut above) = ([K::default(); LANES], [K::default(); LANES]);
+    let mut products: [u64; LANES] = std::array::from_fn(|j| line.mantissa * j as u64);
+    let (groups, rest) = keys.as_chunks::<LANES>();
+    for group in groups {
+        for j in 0..LANES {
+            let at = K::from_u64(products[j] >> right).shl(left);
+            let key = group[j].sub(first);
+            below[j] = below[j].max(at.saturating_sub(key));
+            above[j] = above[j].max(key.saturating_sub(at));
+            products[j] = products[j].wrapping_add(line.mantissa * LANES as u64);
+        }
+    }
+    for (j, key) in rest.iter().enumerate() {
+        let at = K::from_u64(products[j] >> right).shl(left);
+        let key = key.sub(first);
+        below[j] = below[j].max(at.saturating_sub(key));
+        above[j] = above[j].max(key.saturating_sub(at));
+    }
+    let max = |v: [K; LANES]| v.into_iter().max().unwrap_or_default();
+    (max(below), max(above))
 }
