@@ -8,12 +8,14 @@ use super::simd::{Group, count_below};
 /// Longest leaf, in keys. Lines are exact integers because `mantissa * MAX_LEAF < 2^64`.
 pub(super) const MAX_LEAF: usize = 1 << 16;
 /// Bits of a line's mantissa.
-const MANTISSA: u32 = 40;
+const MANTISSA: u32 = 38;
+/// Reach of leaves whose window is wider than 32 rows.
+const FAR: u32 = 3;
 
 /// A line in integers: its value at `i` is `mantissa * i * 2^-exponent`, rounded down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
-    /// At most 40 bits.
+    /// At most 38 bits.
     pub mantissa: u64,
     /// 0..64 shifts right by that much, 64 and more shifts left by `exponent - 64`.
     pub exponent: u8,
@@ -58,7 +60,9 @@ impl Line {
 pub(super) struct Leaf<K> {
     /// Its first key. Leaves are found by it.
     pub first: K,
-    /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), mantissa (40).
+    /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), reach (2),
+    /// mantissa (38). A reach of `r` below 3 says that `8 << r` rows hold any window of the leaf, one
+    /// row before and one after it.
     pub meta: u64,
     /// Position of its first key.
     pub start: u32,
@@ -71,7 +75,15 @@ impl<K: ModelKey> Leaf<K> {
     pub(super) const BYTES: usize = K::BYTES + 16;
 
     pub(super) fn meta(line: Line, width: u32, bias: u8) -> u64 {
-        line.mantissa << 24
+        // Floor of the lower end, floor plus one of the upper, a row before and one after.
+        let rows = 2f64.powi(width as i32) / line.slope() + 4.0;
+        let reach = if line.mantissa == 0 {
+            FAR
+        } else {
+            u32::from(rows > 8.0) + u32::from(rows > 16.0) + u32::from(rows > 32.0)
+        };
+        line.mantissa << 26
+            | u64::from(reach) << 24
             | u64::from(bias) << 16
             | u64::from(width) << 8
             | u64::from(line.exponent)
@@ -79,7 +91,12 @@ impl<K: ModelKey> Leaf<K> {
 
     #[inline(always)]
     pub(super) fn line(&self) -> Line {
-        Line { mantissa: self.meta >> 24, exponent: self.meta as u8 }
+        Line { mantissa: self.meta >> 26, exponent: self.meta as u8 }
+    }
+
+    #[inline(always)]
+    fn reach(&self) -> u32 {
+        (self.meta >> 24) as u32 & 3
     }
 
     #[inline(always)]
@@ -100,7 +117,8 @@ impl<K: ModelKey> Leaf<K> {
         LeafView {
             packed,
             byte: self.data as usize * 8,
-            mantissa: self.meta >> 24,
+            mantissa: self.meta >> 26,
+            reach: self.reach(),
             right,
             left,
             width,
@@ -123,24 +141,41 @@ impl<K: ModelKey> Leaf<K> {
     /// error is far below one row.
     #[inline(always)]
     pub(super) fn window(&self, u: K, len: usize) -> (usize, usize) {
-        let slope = self.line().slope();
-        let row = |x: K| {
-            let at = x.to_f64() / slope;
-            // Flat lines divide by 0: infinity, or not a number where the line is at `u` already.
-            if at >= len as f64 { len } else { at as i32 as usize }
-        };
-        if self.meta >> 24 == 0 {
+        let line = self.line();
+        if line.mantissa == 0 {
             return (0, len);
         }
-        (row(u.saturating_sub(K::mask(self.width()))), (row(u) + 1).min(len))
+        let slope = line.slope();
+        let lo = row(u.saturating_sub(K::mask(self.width())), slope, len);
+        (lo, (row(u, slope, len) + 1).min(len))
     }
+
+    /// The rows that [`LeafView::find`] is to look at: the window, or with `SIMD` and a small reach, all
+    /// rows within it, which takes one quotient less.
+    #[inline(always)]
+    pub(super) fn aim<const SIMD: bool>(&self, u: K, len: usize) -> (usize, usize) {
+        let reach = self.reach();
+        if SIMD && K::BITS == 64 && reach < FAR {
+            let lo = u.saturating_sub(K::mask(self.width()));
+            let lo = row(lo, self.line().slope(), len).saturating_sub(1);
+            return (lo, (lo + (8 << reach)).min(len));
+        }
+        self.window(u, len)
+    }
+}
+
+/// The row where a line of slope `slope` reaches `x`, rounded down, or `len`.
+#[inline(always)]
+fn row<K: ModelKey>(x: K, slope: f64, len: usize) -> usize {
+    let at = x.to_f64() / slope;
+    if at >= len as f64 { len } else { at as i32 as usize }
 }
 
 /// `bias` 256ths of `2^width`.
 #[inline(always)]
 pub(super) fn bias<K: ModelKey>(bias: u64, width: u32) -> K {
-    let b = K::from_u64(bias & 255);
-    if width >= 8 { b.shl(width - 8) } else { b.shr(8 - width) }
+    // Residuals as wide as keys have no bias, so that nothing is lost above.
+    K::from_u64(bias & 255).shl(width).shr(8)
 }
 
 /// A leaf's residuals and line, ready to decode.
@@ -149,6 +184,7 @@ pub(super) struct LeafView<'a, K> {
     packed: &'a Packed,
     byte: usize,
     mantissa: u64,
+    reach: u32,
     right: u32,
     left: u32,
     width: u32,
@@ -202,18 +238,18 @@ impl<K: ModelKey> LeafView<'_, K> {
     #[inline(always)]
     unsafe fn find_simd(&self, u: K, mut lo: usize, mut hi: usize) -> usize {
         const ROWS: usize = 32;
-        while hi - lo > 2 * ROWS {
-            let mid = lo.midpoint(hi);
-            let below = self.relative(mid) < u;
-            lo = if below { mid + 1 } else { lo };
-            hi = if below { hi } else { mid };
+        let (mut row, mut groups) = (lo, 1 << self.reach);
+        if self.reach == FAR {
+            while hi - lo > 2 * ROWS {
+                let mid = lo.midpoint(hi);
+                let below = self.relative(mid) < u;
+                lo = if below { mid + 1 } else { lo };
+                hi = if below { hi } else { mid };
+            }
+            groups = 4;
+            // The middle is the likeliest place.
+            row = lo.midpoint(hi).saturating_sub(ROWS / 2);
         }
-        let (row, groups) = match hi - lo {
-            0..=6 => (lo.saturating_sub(1), 1),
-            7..=14 => (lo.saturating_sub(1), 2),
-            15..=30 => (lo.saturating_sub(1), 4),
-            _ => (lo.midpoint(hi).saturating_sub(ROWS / 2), 4),
-        };
         let end = (row + 8 * groups).min(self.len);
         let group = Group {
             residuals: self.packed.at(self.byte),

@@ -196,9 +196,11 @@ impl<K: ModelKey> LearnedKeys<K> {
         let l = &self.leaves[leaf];
         let len = self.leaf_len(leaf);
         let u = l.relative(q);
-        let (lo, hi) = l.window(u, len);
+        let (lo, hi) = l.aim::<SIMD>(u, len);
         let view = l.view(&self.packed, len);
-        view.prefetch(lo, hi);
+        if hi - lo > 32 {
+            view.prefetch(lo, hi);
+        }
         // SAFETY: the caller sees to it.
         l.start as usize + unsafe { view.find::<SIMD>(u, lo, hi) }
     }
@@ -259,7 +261,7 @@ impl<K: ModelKey> LearnedKeys<K> {
                 let len = self.leaf_len(leaf);
                 // A key not above the first one is at 0, where this finds it.
                 let u = if q > l.first { l.relative(q) } else { K::default() };
-                let (lo, hi) = if q > l.first { l.window(u, len) } else { (0, 0) };
+                let (lo, hi) = if q > l.first { l.aim::<SIMD>(u, len) } else { (0, 0) };
                 l.view(&self.packed, len).prefetch(lo, hi);
                 *s = Search { leaf: leaf as u32, lo: lo as u32, hi: hi as u32, u };
             }
