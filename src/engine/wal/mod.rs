@@ -166,6 +166,10 @@ pub struct WalRecovery {
     pub record_count: u64,
     /// Bytes of the torn tail that were cut off: a write that was never acknowledged.
     pub torn_bytes: u64,
+    /// The number of the next record: one above the last that was ever written. Unknown where the log
+    /// has no file. A checkpoint at a higher number, with records of its own still in the log, says that
+    /// the log has lost its end.
+    pub next_seq: Option<SeqNo>,
 }
 
 impl Wal {
@@ -239,6 +243,7 @@ impl Wal {
             }
         }
         self.check_reaches(from)?;
+        recovery.next_seq = self.next_seq.map(SeqNo);
         Ok(recovery)
     }
 

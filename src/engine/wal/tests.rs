@@ -67,9 +67,11 @@ fn records_come_back_in_order() {
     append(&mut wal, 1, 1).unwrap();
     append(&mut wal, 2, 5).unwrap();
     let bytes = wal.len_bytes();
+    assert_eq!(recovery.next_seq, None);
     let (mut wal, recovery, records) = open(&fs).unwrap();
     assert_eq!(check_records(&records, 1), 6);
     assert_eq!((recovery.torn_bytes, wal.len_bytes()), (0, bytes));
+    assert_eq!(recovery.next_seq, Some(SeqNo(7)));
     append(&mut wal, 7, 1).unwrap();
     let (_, _, records) = open_from(&fs, 4).unwrap();
     assert_eq!(check_records(&records, 4), 4);
