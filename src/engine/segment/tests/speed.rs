@@ -1,0 +1,191 @@
+//! Measures, run by hand: `cargo test --release --no-default-features --lib segment::tests::speed -- --ignored --nocapture --test-threads 1`.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use super::*;
+use crate::engine::fs::OsFs;
+
+const ROWS: usize = 10_000_000;
+const SEGMENT_ROWS: usize = 1 << 20;
+const BATCH_ROWS: usize = 64 << 10;
+
+/// A key in order with jitter, two measurements, a counter: 32 bytes a row.
+fn rows(start: usize, rows: usize) -> RecordBatch {
+    let schema = schema(&[
+        ("at", DataType::Int64, false),
+        ("a", DataType::Float64, false),
+        ("b", DataType::Float64, false),
+        ("n", DataType::Int64, false),
+    ]);
+    let mix = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let range = start..start + rows;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(
+            range.clone().map(|i| i as i64 * 1000 + (mix(i) >> 55) as i64),
+        )),
+        Arc::new(Float64Array::from_iter_values(range.clone().map(|i| mix(i) as f64 / 1e9))),
+        Arc::new(Float64Array::from_iter_values(range.clone().map(|i| (mix(i + 7) >> 11) as f64))),
+        Arc::new(Int64Array::from_iter_values(range.map(|i| mix(i + 3) as i64))),
+    ];
+    RecordBatch::try_new(schema, columns).unwrap()
+}
+
+fn report(what: &str, rows: usize, started: Instant) {
+    println!("{what:44} {:8.2} ns/row", started.elapsed().as_nanos() as f64 / rows as f64);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn write_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SegmentStore {
+        vfs: Arc::new(OsFs::default()),
+        dir: dir.path().into(),
+        cache: Arc::new(Cache::new(4 << 30)),
+    };
+    store.create_table_dir(TABLE).unwrap();
+    let batches: Vec<RecordBatch> = (0..ROWS)
+        .step_by(BATCH_ROWS)
+        .map(|start| rows(start, BATCH_ROWS.min(ROWS - start)))
+        .collect();
+    let codec = KeyCodec::new(&[DataType::Int64]).unwrap();
+    for compact in [false, true] {
+        let options = options(&[1], 128 << 10, compact);
+        let mut metas = Vec::new();
+        let (started, mut encoding, mut finishing) = (Instant::now(), 0.0, 0.0);
+        for (id, batches) in batches.chunks(SEGMENT_ROWS / BATCH_ROWS).enumerate() {
+            let id = SegmentId(id as u64 + if compact { 1000 } else { 0 });
+            let mut writer =
+                SegmentWriter::create(&store, TABLE, id, batches[0].schema(), &codec, &options)
+                    .unwrap();
+            for batch in batches {
+                let encode = Instant::now();
+                let keys = codec.encode(&[batch.column(0).clone()]).unwrap();
+                encoding += encode.elapsed().as_nanos() as f64;
+                writer.write(batch, &keys).unwrap();
+            }
+            let finish = Instant::now();
+            metas.push(writer.finish().unwrap());
+            finishing += finish.elapsed().as_nanos() as f64;
+        }
+        store.sync_table_dir(TABLE).unwrap();
+        report(if compact { "write, compact" } else { "write" }, ROWS, started);
+        let train: u64 = metas.iter().map(|m| m.train_nanos).sum();
+        println!(
+            "  of it encoding keys {:.2}, finish and sync {:.2}, training {:.2}",
+            encoding / ROWS as f64,
+            finishing / ROWS as f64,
+            train as f64 / ROWS as f64
+        );
+        let data: u64 = metas.iter().map(|m| m.data_bytes).sum();
+        let index: u64 = metas.iter().map(|m| m.index_bytes).sum();
+        println!(
+            "  {:.2} + {:.2} bytes/row",
+            data as f64 / ROWS as f64,
+            index as f64 / ROWS as f64
+        );
+        read(&store, &metas, &codec);
+    }
+}
+
+fn read(store: &SegmentStore, metas: &[SegmentMeta], codec: &KeyCodec) {
+    let open = |store: &SegmentStore| -> Vec<Segment> {
+        metas.iter().map(|meta| Segment::open(store, meta.clone(), codec)).collect()
+    };
+    let cold = SegmentStore { cache: Arc::new(Cache::new(4 << 30)), ..store.clone() };
+    let segments = open(&cold);
+    let scan = || {
+        for segment in &segments {
+            for group in 0..segment.group_count() {
+                for field in 1..=4 {
+                    black_box(segment.column(FieldId(field), group).unwrap());
+                }
+            }
+        }
+    };
+    let started = Instant::now();
+    scan();
+    report("  decode all columns (page cache warm)", ROWS, started);
+    let started = Instant::now();
+    scan();
+    report("  again, from the cache", ROWS, started);
+
+    let cold = SegmentStore { cache: Arc::new(Cache::new(4 << 30)), ..store.clone() };
+    let segments = open(&cold);
+    let fields: Vec<FieldId> = (1..=4).map(FieldId).collect();
+    let started = Instant::now();
+    for segment in &segments {
+        black_box(segment.lower_bound(&EncodedKey::U64(1 << 63 | 5)).unwrap());
+        black_box(segment.take(&fields, &[]).unwrap());
+    }
+    println!(
+        "  first touch of keys and footer {:.1} us/segment",
+        started.elapsed().as_micros() as f64 / segments.len() as f64
+    );
+    let started = Instant::now();
+    let takes = segments.len() * 8;
+    for segment in &segments {
+        for group in 0..segment.group_count() {
+            black_box(
+                segment.take(&fields, &[segment.group_rows(group).start as u32 + 99]).unwrap(),
+            );
+        }
+    }
+    println!(
+        "  cold take of one row {:.1} us",
+        started.elapsed().as_micros() as f64 / takes as f64
+    );
+
+    let keys = segments[3].keys(0..segments[3].meta().row_count).unwrap();
+    let probes = keys
+        .take(&(0..1u32 << 20).map(|i| i.wrapping_mul(0x9e37_79b1) >> 12).collect::<Vec<_>>())
+        .unwrap();
+    let started = Instant::now();
+    black_box(segments[3].lower_bound_batch(&probes).unwrap());
+    report("  lower_bound_batch, random", probes.len(), started);
+    let started = Instant::now();
+    for i in 0..probes.len() {
+        black_box(segments[3].lower_bound(&probes.get(i)).unwrap());
+    }
+    report("  lower_bound one by one, random", probes.len(), started);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn sort() {
+    let mix = |i: u64| {
+        i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    };
+    let n = ROWS as u64;
+    let sets: [(&str, KeyColumn); 5] = [
+        ("uniform u64", KeyColumn::U64((0..n).map(mix).collect())),
+        ("32 bits", KeyColumn::U64((0..n).map(|i| mix(i) >> 32).collect())),
+        (
+            "a day of microseconds",
+            KeyColumn::U64(
+                (0..n)
+                    .map(|i| (1 << 63 | 1_700_000_000_000_000) + mix(i) % 86_400_000_000)
+                    .collect(),
+            ),
+        ),
+        ("nearly sorted", KeyColumn::U64((0..n).map(|i| i * 1000 + mix(i) % 100_000).collect())),
+        (
+            "u128, 32 + 64 bits",
+            KeyColumn::U128(
+                (0..n).map(|i| u128::from(mix(i) % 1000) << 64 | u128::from(mix(i + 1))).collect(),
+            ),
+        ),
+    ];
+    for (what, keys) in sets {
+        let started = Instant::now();
+        let order = keys.sort_indices();
+        report(&format!("sort_indices, {what}"), ROWS, started);
+        let KeyColumn::U64(keys) = &keys else { continue };
+        let started = Instant::now();
+        let mut pairs: Vec<(u64, u32)> = keys.iter().copied().zip(0..).collect();
+        pairs.sort_unstable();
+        report("  sort_unstable of pairs", ROWS, started);
+        assert!(order.iter().zip(&pairs).all(|(a, b)| *a == b.1));
+    }
+}
