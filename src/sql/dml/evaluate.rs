@@ -77,14 +77,7 @@ pub(crate) fn prepare(
     clause: &str,
 ) -> Result<Expr> {
     let refused = expression.exists(|e| {
-        Ok(matches!(
-            e,
-            Expr::ScalarSubquery(_)
-                | Expr::InSubquery(_)
-                | Expr::Exists(_)
-                | Expr::AggregateFunction(_)
-                | Expr::WindowFunction(_)
-        ))
+        Ok(is_subquery(e) || matches!(e, Expr::AggregateFunction(_) | Expr::WindowFunction(_)))
     })?;
     if refused {
         return Err(Error::unsupported(format!(
@@ -104,6 +97,14 @@ pub(crate) fn prepare(
         .build();
     let simplifier = ExprSimplifier::new(simplify);
     Ok(simplifier.simplify(simplifier.coerce(expression, input)?)?)
+}
+
+/// Whether an expression holds a query, which only a plan can run.
+pub(crate) fn is_subquery(expression: &Expr) -> bool {
+    matches!(
+        expression,
+        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
+    )
 }
 
 fn bind(expression: Expr, input: &DFSchema, parameters: &ParamValues) -> Result<Expr> {

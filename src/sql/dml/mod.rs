@@ -4,6 +4,7 @@
 //! [`Write`](crate::engine::Write) as they come; DataFusion's own plans for changes are not used.
 //! Every statement reads the state that it began on.
 
+mod by_key;
 pub(crate) mod evaluate;
 mod insert;
 mod on_conflict;

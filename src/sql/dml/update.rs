@@ -7,6 +7,7 @@ use arrow::datatypes::Schema;
 use datafusion::common::ParamValues;
 use datafusion::sql::sqlparser::ast;
 
+use super::by_key::KeyBindings;
 use super::evaluate::param_values;
 use super::returning::Returning;
 use super::row_source::{FirstOnly, RowSource, Target};
@@ -126,6 +127,15 @@ pub(super) fn execute_update(
     parameters: Option<&RecordBatch>,
 ) -> Result<Outcome> {
     let returning = update.returning.as_deref();
+    if parameters.is_some() && returning.is_none() && update.from.is_none() {
+        let plan_context = context.plan_context(&transaction.snapshot());
+        let target = plan_update(&plan_context, update)?.target;
+        if let Some(rows) = KeyBindings::new(&target, update.selection.as_ref(), parameters)
+            && let Some(count) = rows.update(context, transaction, &target, &update.assignments)?
+        {
+            return Ok(Outcome::affected(count));
+        }
+    }
     for_each_binding(parameters, |bound, _| {
         let plan_context = context.plan_context(&transaction.snapshot());
         let plan = plan_update(&plan_context, update)?;
@@ -141,6 +151,13 @@ pub(super) fn execute_delete(
     parameters: Option<&RecordBatch>,
 ) -> Result<Outcome> {
     let returning = delete.returning.as_deref();
+    if parameters.is_some() && returning.is_none() && delete.using.is_none() {
+        let plan_context = context.plan_context(&transaction.snapshot());
+        let target = plan_delete(&plan_context, delete)?.target;
+        if let Some(rows) = KeyBindings::new(&target, delete.selection.as_ref(), parameters) {
+            return Ok(Outcome::affected(rows.delete(&target, transaction)?));
+        }
+    }
     for_each_binding(parameters, |bound, _| {
         let plan_context = context.plan_context(&transaction.snapshot());
         let plan = plan_delete(&plan_context, delete)?;
