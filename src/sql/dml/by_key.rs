@@ -16,11 +16,11 @@ use datafusion::sql::sqlparser::ast;
 use super::evaluate::{Evaluator, is_subquery};
 use super::on_conflict::distinct_prefix;
 use super::row_source::Target;
-use super::{assignments, is_default};
+use super::{assignments, set_value};
 use crate::engine::{self, KeyColumn, KeyKind, OnConflict, RowAddress, TableSnapshot, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy, cast_array};
 use crate::sql::context::{PlanContext, StatementContext, fold};
-use crate::sql::{Error, Result, defaults};
+use crate::sql::{Error, Result};
 
 /// The relation that parameters are columns of.
 const PARAMETERS: &str = "__omendb_parameters";
@@ -157,14 +157,8 @@ impl KeyBindings {
             if meta.key_indices().contains(&column) {
                 return Ok(None);
             }
-            let default;
-            let value = if is_default(value) {
-                default = defaults::expression(&meta.columns[column])?;
-                &default
-            } else {
-                value
-            };
-            let planned = context.expression(value, &row)?;
+            let value = set_value(&target.table, column, value)?;
+            let planned = context.expression(&value, &row)?;
             if planned.exists(|e| Ok(is_subquery(e)))? {
                 return Ok(None);
             }

@@ -218,6 +218,31 @@ impl<'a> Plan<'a> {
         self.caster(context)?.cast_columns(&columns, bindings.num_rows())
     }
 
+    /// Runs it for one binding.
+    fn run(
+        &self,
+        context: &PlanContext,
+        transaction: &mut Transaction,
+        binding: Binding<'_>,
+    ) -> Result<Outcome> {
+        let mut inserter = self.inserter(context, transaction, binding.values)?;
+        let mut caster = self.caster(context)?;
+        match &self.source {
+            Source::Defaults => inserter.push(&caster.cast_columns(&[], 1)?)?,
+            Source::Cells(rows) => {
+                let columns = self.cell_columns(context, rows, binding.parameters, binding.row)?;
+                inserter.push(&caster.cast_columns(&columns, rows.len())?)?;
+            }
+            Source::Query(query) => {
+                let logical = bind(context.plan_query(query)?, binding.values)?;
+                for batch in context.run(&logical)? {
+                    inserter.push(&caster.cast(&batch?)?)?;
+                }
+            }
+        }
+        inserter.finish(transaction)
+    }
+
     /// Whether ON CONFLICT or RETURNING use parameters, so that they differ from binding to binding.
     fn clauses_take_parameters(&self) -> bool {
         let placeholder = |text: String| text.contains('$');
@@ -355,26 +380,22 @@ pub(super) fn execute(
         let rows = plan.binding_rows(&plan_context, &rows[0], bindings)?;
         return insert_bindings(context, transaction, insert, &rows);
     }
-    for_each_binding(parameters, |bound, binding| {
+    if parameters.is_none() {
+        return plan.run(&plan_context, transaction, Binding::default());
+    }
+    for_each_binding(parameters, |values, row| {
         let plan_context = context.plan_context(&transaction.snapshot());
         let plan = Plan::new(&plan_context, insert)?;
-        let mut inserter = plan.inserter(&plan_context, transaction, bound)?;
-        let mut caster = plan.caster(&plan_context)?;
-        match &plan.source {
-            Source::Defaults => inserter.push(&caster.cast_columns(&[], 1)?)?,
-            Source::Cells(rows) => {
-                let columns = plan.cell_columns(&plan_context, rows, parameters, binding)?;
-                inserter.push(&caster.cast_columns(&columns, rows.len())?)?;
-            }
-            Source::Query(query) => {
-                let logical = bind(plan_context.plan_query(query)?, bound)?;
-                for batch in plan_context.run(&logical)? {
-                    inserter.push(&caster.cast(&batch?)?)?;
-                }
-            }
-        }
-        inserter.finish(transaction)
+        plan.run(&plan_context, transaction, Binding { values, parameters, row })
     })
+}
+
+/// One row of the parameters.
+#[derive(Clone, Copy, Default)]
+struct Binding<'a> {
+    values: Option<&'a ParamValues>,
+    parameters: Option<&'a RecordBatch>,
+    row: usize,
 }
 
 fn bind(plan: LogicalPlan, parameters: Option<&ParamValues>) -> Result<LogicalPlan> {

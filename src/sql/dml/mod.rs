@@ -159,6 +159,21 @@ fn assignments<'a>(
     Ok(pairs)
 }
 
+/// The value that SET gives a column, ready to be planned: DEFAULT becomes the column's, and a number for a DECIMAL
+/// its digits, which the planner would read as DOUBLE.
+fn set_value(table: &TableSnapshot, column: usize, value: &ast::Expr) -> Result<ast::Expr> {
+    let column = &table.meta().columns[column];
+    if is_default(value) {
+        return super::defaults::expression(column);
+    }
+    let decimal =
+        matches!(column.field.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..));
+    Ok(match values::number(value) {
+        Some(digits) if decimal => ast::Expr::value(ast::Value::SingleQuotedString(digits)),
+        _ => value.clone(),
+    })
+}
+
 /// Whether an expression is the word DEFAULT.
 fn is_default(expression: &ast::Expr) -> bool {
     matches!(expression, ast::Expr::Identifier(name) if values::is_default(name))

@@ -10,13 +10,13 @@ use datafusion::sql::sqlparser::ast;
 
 use super::evaluate::Evaluator;
 use super::returning::Returning;
-use super::{assignments, is_default};
+use super::{assignments, set_value};
 use crate::engine::{
     self, EncodedKey, KeyColumn, KeyKind, OnConflict, RowAddress, TableSnapshot, Transaction, Write,
 };
 use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, fold};
-use crate::sql::{Error, Outcome, Result, defaults};
+use crate::sql::{Error, Outcome, Result};
 
 /// Name of the row that was to be inserted, in DO UPDATE.
 const EXCLUDED: &str = "excluded";
@@ -158,14 +158,8 @@ impl DoUpdate {
             named.push((old, column.field.name().clone()));
         }
         for (column, value) in assignments(table, &update.assignments)? {
-            let default;
-            let value = if is_default(value) {
-                default = defaults::expression(&meta.columns[column])?;
-                &default
-            } else {
-                value
-            };
-            named[column].0 = context.expression(value, &input)?;
+            let value = set_value(table, column, value)?;
+            named[column].0 = context.expression(&value, &input)?;
         }
         if let Some(condition) = &update.selection {
             named.push((context.expression(condition, &input)?, "condition".to_owned()));

@@ -11,11 +11,11 @@ use super::by_key::KeyBindings;
 use super::evaluate::param_values;
 use super::returning::Returning;
 use super::row_source::{FirstOnly, RowSource, Target};
-use super::{Parameters, assignments, is_default, refuse};
+use super::{Parameters, assignments, refuse, set_value};
 use crate::engine::{self, OnConflict, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{Description, PlanContext, StatementContext};
-use crate::sql::{Error, Outcome, Result, defaults};
+use crate::sql::{Error, Outcome, Result};
 
 /// What a statement changes about the rows it finds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,11 +52,7 @@ fn plan_update(context: &PlanContext, update: &ast::Update) -> Result<Plan> {
     let mut items: Vec<ast::Expr> =
         meta.columns.iter().map(|c| target.column(c.field.name())).collect();
     for (column, value) in assignments(&target.table, &update.assignments)? {
-        items[column] = if is_default(value) {
-            defaults::expression(&meta.columns[column])?
-        } else {
-            value.clone()
-        };
+        items[column] = set_value(&target.table, column, value)?;
     }
     let with_others = update.returning.is_some();
     let source =

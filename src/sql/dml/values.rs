@@ -79,6 +79,14 @@ fn value_cell(value: &ast::Value) -> Option<Cell> {
     }
 }
 
+/// The digits of a literal number, with its sign.
+pub(super) fn number(expression: &ast::Expr) -> Option<String> {
+    match plain_cell(expression, None)? {
+        Cell::Number(digits) => Some(digits),
+        _ => None,
+    }
+}
+
 /// Whether an expression is the word DEFAULT, which the parser takes for a column.
 pub(super) fn is_default(name: &ast::Ident) -> bool {
     name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default")
