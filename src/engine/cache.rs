@@ -9,7 +9,7 @@
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
@@ -44,6 +44,36 @@ pub struct CacheKey {
 }
 
 type Value = Arc<dyn Any + Send + Sync>;
+type Shard = RwLock<HashMap<CacheKey, Slot, BuildHasherDefault<KeyHasher>>>;
+
+/// Hashes a few small numbers that no client chooses: every look-up of a key passes here.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        let product = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_isize(&mut self, n: isize) {
+        self.write_u64(n as u64);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+}
 
 /// Uses are counted up to this.
 const MAX_USES: u8 = 3;
@@ -131,8 +161,7 @@ pub struct Cache {
     used_bytes: AtomicUsize,
     hit_count: AtomicU64,
     miss_count: AtomicU64,
-    hasher: RandomState,
-    shards: [RwLock<HashMap<CacheKey, Slot>>; SHARD_COUNT],
+    shards: [Shard; SHARD_COUNT],
     /// Locked before a shard, never after.
     queues: Mutex<Queues>,
 }
@@ -145,7 +174,6 @@ impl Cache {
             used_bytes: AtomicUsize::new(0),
             hit_count: AtomicU64::new(0),
             miss_count: AtomicU64::new(0),
-            hasher: RandomState::new(),
             shards: std::array::from_fn(|_| RwLock::default()),
             queues: Mutex::default(),
         }
@@ -234,8 +262,10 @@ impl Cache {
         });
     }
 
-    fn shard(&self, key: &CacheKey) -> &RwLock<HashMap<CacheKey, Slot>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARD_COUNT]
+    fn shard(&self, key: &CacheKey) -> &Shard {
+        // Bits from the middle: the map itself goes by the lowest and the highest.
+        let hash = BuildHasherDefault::<KeyHasher>::default().hash_one(key);
+        &self.shards[(hash >> 32) as usize % SHARD_COUNT]
     }
 
     fn join(&self, key: CacheKey) -> Joined {

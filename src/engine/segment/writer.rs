@@ -309,7 +309,7 @@ impl SegmentWriter {
                     )));
                 }
                 row += rows;
-                if (in_group + row) % group_rows == 0 {
+                if (in_group + row).is_multiple_of(group_rows) {
                     bytes = 0;
                 }
             }

@@ -40,7 +40,7 @@ fn report(what: &str, rows: usize, started: Instant) {
 fn write_and_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = SegmentStore {
-        vfs: Arc::new(OsFs::default()),
+        vfs: Arc::new(OsFs),
         dir: dir.path().into(),
         cache: Arc::new(Cache::new(4 << 30)),
     };
