@@ -2,16 +2,21 @@
 //!
 //! Synchronous, and usable alone: nothing here names SQL, gRPC or a command line.
 
+mod background;
 mod cache;
+mod checkpoint;
 mod clock;
 mod error;
 pub mod fs;
 mod id;
 pub mod index;
 mod key;
+mod maintenance;
 mod manifest;
 mod options;
 mod proto;
+mod recovery;
+mod handle;
 mod schema;
 mod segment;
 mod table;
@@ -20,6 +25,7 @@ mod wal;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
+pub use handle::Table;
 pub use id::{FieldId, Generation, SegmentId, SeqNo, TableId};
 pub use key::{EncodedKey, KeyCodec, KeyColumn, KeyForm, KeyRange};
 pub use options::Options;
@@ -31,79 +37,334 @@ pub use table::{
 };
 pub use txn::{OnConflict, Savepoint, Snapshot, Transaction, Write, WriteResult};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-/// An open database. Cheap to clone; the data directory is released when the last clone is dropped or
-/// [`Engine::close`] is called.
+use arc_swap::ArcSwap;
+use arrow::datatypes::Schema;
+use parking_lot::{Condvar, Mutex};
+
+use cache::Cache;
+use checkpoint::Checkpointer;
+use manifest::ManifestStore;
+use recovery::Recovery;
+use segment::SegmentStore;
+use table::Garbage;
+use txn::{Committer, DbRoot};
+use wal::Wal;
+
+/// What the parts of an open database share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    options: Options,
+    clock: Arc<dyn Clock>,
+    store: SegmentStore,
+    garbage: Arc<Garbage>,
+    /// The latest committed state.
+    root: ArcSwap<DbRoot>,
+    committer: Committer,
+    wal: Mutex<Wal>,
+    checkpointer: Mutex<Checkpointer>,
+    next_segment: AtomicU64,
+    next_table: AtomicU64,
+    /// Flushes and compactions run one at a time.
+    maintenance: Mutex<()>,
+    /// Signalled after a flush: writers may have waited for room.
+    flushed: Condvar,
+    room: Mutex<()>,
+    /// Set when there may be work in the background.
+    work: Mutex<bool>,
+    wake: Condvar,
+    closed: AtomicBool,
+    /// Held as long as anything uses the files.
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// Sealed memtables of a table that may wait for their flush before writers wait too.
+const SEALED_MEMTABLES: usize = 4;
+
+impl std::fmt::Debug for dyn Send + Sync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("lock")
+    }
+}
+
+impl Shared {
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the database is closed"));
+        }
+        Ok(())
+    }
+
+    /// Lets the background thread look for work.
+    fn wake_background(&self) {
+        *self.work.lock() = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits while flushes are far behind: memory stays bounded.
+    fn wait_for_room(&self, fork: &DbRoot) -> Result<()> {
+        if !self.options.background {
+            return Ok(());
+        }
+        let crowded = |shared: &Self| {
+            let root = shared.root.load();
+            fork.tables.keys().any(|id| {
+                root.tables.get(id).is_some_and(|t| t.memtables.len() > SEALED_MEMTABLES)
+            })
+        };
+        let mut room = self.room.lock();
+        while crowded(self) {
+            self.check_open()?;
+            if let Some(why) = self.committer.failed() {
+                return Err(Error::new(ErrorKind::ReadOnly, why));
+            }
+            self.wake_background();
+            self.flushed.wait_for(&mut room, Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Removes the files of segments that nobody needs any more.
+    fn collect_garbage(&self) -> Result<()> {
+        if self.garbage.is_empty() {
+            return Ok(());
+        }
+        for (table, segment) in self.garbage.take() {
+            self.store.remove(table, segment)?;
+            if self.root.load().tables.get(&table).is_none() {
+                self.store.remove_table_dir(table)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An open database. Cheap to clone; the data directory is released when the last clone (and the last
+/// snapshot of a scan, and the last transaction) is dropped.
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Engine {
+    handle: Arc<Handle>,
+}
+
+/// Stops the background thread with the last engine.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    background: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Handle {
+    fn stop(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.wake_background();
+        if let Some(thread) = self.background.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the background thread panicked");
+        }
+        if let Err(e) = self.shared.collect_garbage() {
+            tracing::warn!(error = %e, "files that are not needed any more could not be removed");
+        }
+    }
+}
 
 impl Engine {
     /// Opens the database in `dir`, and makes it if there is none.
-    pub fn open(_dir: impl AsRef<Path>, _options: Options) -> Result<Self> {
-        todo!()
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Self::open_with(dir, options, Arc::new(fs::OsFs), Arc::new(SystemClock))
     }
 
     /// [`Engine::open`] on another file system and clock.
     pub fn open_with(
-        _dir: impl AsRef<Path>,
-        _options: Options,
-        _vfs: Arc<dyn fs::Vfs>,
-        _clock: Arc<dyn Clock>,
+        dir: impl AsRef<Path>,
+        options: Options,
+        vfs: Arc<dyn fs::Vfs>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        todo!()
+        options.check()?;
+        let dir: PathBuf = dir.as_ref().to_owned();
+        vfs.create_dir_all(&dir)?;
+        let lock = vfs.lock(&dir.join("LOCK")).map_err(|e| {
+            if e.kind() == std::io::ErrorKind::WouldBlock {
+                let message = format!("the data directory {} is open in another process", dir.display());
+                Error::new(ErrorKind::Locked, message)
+            } else {
+                Error::from(e).context(dir.join("LOCK").display())
+            }
+        })?;
+        let tables = dir.join("tables");
+        vfs.create_dir_all(&tables)?;
+        let cache = Arc::new(Cache::new(options.cache_bytes));
+        let store = SegmentStore { vfs: Arc::clone(&vfs), dir: tables, cache };
+        let garbage = Arc::new(Garbage::default());
+        let (manifest, checkpoint) = ManifestStore::open(Arc::clone(&vfs), &dir)?;
+        let mut recovery = Recovery::new(&store, &garbage, checkpoint.as_ref())?;
+        let from = checkpoint.as_ref().map_or(SeqNo(1), |c| c.replay_from);
+        let (wal, found) =
+            Wal::open(vfs, &dir.join("wal"), from, &mut |record| recovery.apply(record))?;
+        recovery.remove_orphans()?;
+        tracing::info!(
+            records = found.record_count,
+            torn_bytes = found.torn_bytes,
+            commit = recovery.root.seq.0,
+            "recovered"
+        );
+        let (next_segment, next_table) = recovery.counters();
+        let checkpointed = checkpoint.map_or(SeqNo(0), |c| c.seq);
+        let root = Arc::new(recovery.root);
+        let shared = Arc::new(Shared {
+            clock,
+            store,
+            garbage,
+            committer: Committer::new(Arc::clone(&root)),
+            root: ArcSwap::new(root),
+            wal: Mutex::new(wal),
+            checkpointer: Mutex::new(Checkpointer::new(manifest, checkpointed)),
+            next_segment,
+            next_table,
+            maintenance: Mutex::new(()),
+            flushed: Condvar::new(),
+            room: Mutex::new(()),
+            work: Mutex::new(true),
+            wake: Condvar::new(),
+            closed: AtomicBool::new(false),
+            _lock: lock,
+            options,
+        });
+        let background = if shared.options.background {
+            Some(background::spawn(&shared)?)
+        } else {
+            None
+        };
+        Ok(Self { handle: Arc::new(Handle { shared, background: Mutex::new(background) }) })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
     }
 
     /// The options it was opened with.
     pub fn options(&self) -> &Options {
-        todo!()
+        &self.shared().options
     }
 
     /// The latest committed state.
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        Snapshot { root: self.shared().root.load_full() }
     }
 
     /// Begins a transaction on the latest committed state.
     pub fn begin(&self) -> Result<Transaction> {
-        todo!()
+        Transaction::begin(self.shared())
     }
 
     /// Runs `statement` in a transaction and commits, again from the start where another transaction
     /// was first.
-    pub fn write<T>(&self, _statement: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
-        todo!()
+    pub fn write<T>(&self, mut statement: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
+        const ATTEMPTS: usize = 100;
+        let mut attempt = 1;
+        loop {
+            let mut transaction = self.begin()?;
+            let done = statement(&mut transaction).and_then(|t| transaction.commit().map(|_| t));
+            match done {
+                Err(e) if e.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+
+    /// Creates a table.
+    pub fn create_table(
+        &self,
+        name: impl Into<TableName>,
+        schema: &Schema,
+        key: &KeySpec,
+    ) -> Result<Table> {
+        let name = name.into();
+        let id = self.write(|txn| txn.create_table(&name, schema, key))?;
+        Ok(Table::new(self.clone(), id))
+    }
+
+    /// Drops a table.
+    pub fn drop_table(&self, name: impl Into<TableName>) -> Result<()> {
+        let name = name.into();
+        self.write(|txn| {
+            let table = txn.snapshot().table(&name).ok_or_else(|| no_table(&name))?;
+            txn.drop_table(table.id())
+        })
+    }
+
+    /// The table called `name`.
+    pub fn table(&self, name: impl Into<TableName>) -> Result<Table> {
+        let name = name.into();
+        let table = self.snapshot().table(&name).ok_or_else(|| no_table(&name))?;
+        Ok(Table::new(self.clone(), table.id()))
     }
 
     /// Why the database takes no writes any more, if so.
     pub fn read_only(&self) -> Option<String> {
-        todo!()
+        self.shared().committer.failed()
     }
 
     /// Writes the memtables of a table (of all for `None`) to segments.
-    pub fn flush(&self, _table: Option<TableId>) -> Result<()> {
-        todo!()
+    pub fn flush(&self, table: Option<TableId>) -> Result<()> {
+        self.shared().check_open()?;
+        let all: Vec<TableId> = match table {
+            Some(id) => vec![id],
+            None => self.shared().root.load().tables.keys().copied().collect(),
+        };
+        all.into_iter().try_for_each(|id| maintenance::flush(self.shared(), id, true))
     }
 
-    /// Merges overlapping segments of a table and drops its deleted rows, whatever the triggers say. Says how many
-    /// segments were rewritten.
-    pub fn compact(&self, _table: TableId) -> Result<usize> {
-        todo!()
+    /// Merges overlapping segments of a table and drops its deleted rows, whatever the triggers say. Says
+    /// how many segments were rewritten.
+    pub fn compact(&self, table: TableId) -> Result<usize> {
+        self.shared().check_open()?;
+        maintenance::flush(self.shared(), table, true)?;
+        let count = maintenance::compact_all(self.shared(), table)?;
+        self.shared().collect_garbage()?;
+        Ok(count)
     }
 
-    /// Trains the index of every segment of a table anew. Says how many there are and how long training took.
-    pub fn retrain(&self, _table: TableId) -> Result<(usize, std::time::Duration)> {
-        todo!()
+    /// Trains the index of every segment of a table anew. Says how many there are and how long training
+    /// took.
+    pub fn retrain(&self, table: TableId) -> Result<(usize, Duration)> {
+        self.shared().check_open()?;
+        let done = maintenance::retrain(self.shared(), table)?;
+        self.shared().collect_garbage()?;
+        Ok(done)
     }
 
     /// Writes a checkpoint and drops the log before it.
     pub fn checkpoint(&self) -> Result<()> {
-        todo!()
+        self.shared().check_open()?;
+        checkpoint::checkpoint(self.shared())
     }
 
-    /// Finishes what runs in the background and closes the files.
-    pub fn close(&self) -> Result<()> {
-        todo!()
+    /// Bytes of the log that a restart would read.
+    pub fn wal_bytes(&self) -> u64 {
+        self.shared().wal.lock().len_bytes()
     }
+
+    /// Finishes what runs in the background; every later write is refused. The files are released with
+    /// the last clone, snapshot and transaction.
+    pub fn close(&self) -> Result<()> {
+        self.handle.stop();
+        self.shared().committer.fail("the database is closed");
+        Ok(())
+    }
+}
+
+fn no_table(name: &TableName) -> Error {
+    Error::not_found(format!("table {name} does not exist"))
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::error::{Error, Result};
+
 /// How an [`Engine`](super::Engine) uses memory, disk and threads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -52,5 +54,33 @@ impl Default for Options {
             write_set_bytes: 256 << 20,
             background_interval: Duration::from_millis(500),
         }
+    }
+}
+
+impl Options {
+    /// Checks that the options make sense together.
+    pub fn check(&self) -> Result<()> {
+        let positive = [
+            ("memtable_bytes", self.memtable_bytes),
+            ("load_buffer_bytes", self.load_buffer_bytes),
+            ("bulk_rows", self.bulk_rows),
+            ("segment_rows", self.segment_rows),
+            ("row_group_rows", self.row_group_rows),
+            ("batch_rows", self.batch_rows),
+            ("compaction_overlap", self.compaction_overlap),
+        ];
+        for (name, value) in positive {
+            if value == 0 {
+                return Err(Error::invalid(format!("option {name} must be above 0")));
+            }
+        }
+        // Positions in a segment are 32 bits wide.
+        if self.segment_rows > 1 << 30 {
+            return Err(Error::invalid("option segment_rows must be at most 1073741824"));
+        }
+        if !(0.0..=1.0).contains(&self.compaction_deleted_share) {
+            return Err(Error::invalid("option compaction_deleted_share must be between 0 and 1"));
+        }
+        Ok(())
     }
 }

@@ -185,6 +185,62 @@ impl TableMeta {
         Ok(())
     }
 
+    /// Checks that this definition can follow `old`: the key is the same, its columns are still there, names
+    /// are unique, and a column that stays keeps its type.
+    pub fn check_change_from(&self, old: &Self) -> Result<()> {
+        if self.key != old.key || self.key_kind != old.key_kind || self.id != old.id {
+            return Err(Error::invalid(format!(
+                "table {}: its key cannot be changed in place",
+                self.name
+            )));
+        }
+        if self.columns.is_empty() {
+            return Err(Error::invalid(format!("table {}: its last column must stay", self.name)));
+        }
+        for id in &self.key {
+            if !self.columns.iter().any(|c| c.id == *id && !c.field.is_nullable()) {
+                return Err(Error::invalid(format!(
+                    "table {}: a key column can neither be dropped nor made nullable",
+                    self.name
+                )));
+            }
+        }
+        for (i, column) in self.columns.iter().enumerate() {
+            let name = column.field.name();
+            if name == ROW_ID_COLUMN {
+                return Err(Error::invalid(format!("the column name \"{name}\" is reserved")));
+            }
+            if self.columns[..i].iter().any(|c| c.field.name() == name || c.id == column.id) {
+                return Err(Error::already_exists(format!(
+                    "table {}: column \"{name}\" already exists",
+                    self.name
+                )));
+            }
+            match old.columns.iter().find(|c| c.id == column.id) {
+                Some(before) if before.field.data_type() != column.field.data_type() => {
+                    return Err(Error::unsupported(format!(
+                        "table {}: the type of column \"{name}\" cannot be changed",
+                        self.name
+                    )));
+                }
+                None if column.id < old.next_field_id || column.id >= self.next_field_id => {
+                    return Err(Error::internal(format!(
+                        "table {}: column \"{name}\" has no new field id",
+                        self.name
+                    )));
+                }
+                None if column.initial.is_none() && !column.field.is_nullable() => {
+                    return Err(Error::constraint(format!(
+                        "table {}: the new column \"{name}\" is NOT NULL and needs a DEFAULT",
+                        self.name
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The schema that users see.
     pub fn arrow_schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(|c| Arc::clone(&c.field)).collect::<Vec<_>>()))

@@ -1,14 +1,27 @@
 //! A table as one snapshot has it: its definition, its segments, its memtables, and how to read them.
 
-use std::sync::Arc;
+mod deletes;
+mod locate;
+mod merge;
+mod plan;
+mod scan;
+mod snapshot;
+mod source;
+mod state;
+#[cfg(test)]
+mod tests;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
+pub use scan::Scan;
+pub use snapshot::TableSnapshot;
 
-use super::error::Result;
-use super::id::{SegmentId, TableId};
-use super::key::{EncodedKey, KeyCodec, KeyColumn, KeyRange};
-use super::schema::TableMeta;
+pub(crate) use deletes::DeleteMap;
+pub(crate) use locate::{find_live, Found};
+pub(crate) use merge::{Input, KeyBuilder, Reader};
+pub(crate) use source::{Fate, Garbage, SegmentFile, Source, SourceId, SourceState};
+pub(crate) use state::{Memtable, TableShape, TableState, new_run, replayed_run};
+
+use super::id::SegmentId;
+use super::key::KeyRange;
 use super::segment::SegmentMeta;
 
 /// Name of the column of row addresses that a scan adds when asked.
@@ -85,118 +98,4 @@ pub struct RangeExplanation {
     pub memtable_rows: u64,
     /// Live rows of the range.
     pub row_count: u64,
-}
-
-/// A table at one moment. Cheap to clone; never changes.
-#[derive(Debug, Clone)]
-pub struct TableSnapshot {}
-
-impl TableSnapshot {
-    /// The table's definition.
-    pub fn meta(&self) -> &Arc<TableMeta> {
-        todo!()
-    }
-
-    /// The table's id.
-    pub fn id(&self) -> TableId {
-        self.meta().id
-    }
-
-    /// The schema that users see.
-    pub fn schema(&self) -> SchemaRef {
-        todo!()
-    }
-
-    /// Encodes and decodes its keys (of the row id where it has no key columns).
-    pub fn codec(&self) -> &KeyCodec {
-        todo!()
-    }
-
-    /// Live rows. Reads nothing.
-    pub fn row_count(&self) -> u64 {
-        todo!()
-    }
-
-    /// Its segments, by their first key.
-    pub fn segments(&self) -> Vec<SegmentInfo> {
-        todo!()
-    }
-
-    /// Live rows in memtables, and the bytes these take.
-    pub fn memtable_size(&self) -> (u64, usize) {
-        todo!()
-    }
-
-    /// Live rows of a key range, from the index: reads no rows.
-    pub fn count(&self, _range: &KeyRange) -> Result<u64> {
-        todo!()
-    }
-
-    /// The smallest live key of a range: an array of one row for each key column.
-    pub fn first_key(&self, _range: &KeyRange) -> Result<Option<Vec<ArrayRef>>> {
-        todo!()
-    }
-
-    /// The largest live key of a range: an array of one row for each key column.
-    pub fn last_key(&self, _range: &KeyRange) -> Result<Option<Vec<ArrayRef>>> {
-        todo!()
-    }
-
-    /// The key of the `n`-th live row of a range, counted from 0.
-    pub fn nth_key(&self, _range: &KeyRange, _n: u64) -> Result<Option<EncodedKey>> {
-        todo!()
-    }
-
-    /// Cuts a range into at most `parts` ranges in key order with about equal numbers of live rows.
-    pub fn split(&self, _range: &KeyRange, _parts: usize) -> Result<Vec<KeyRange>> {
-        todo!()
-    }
-
-    /// Reads rows in key order.
-    pub fn scan(&self, _request: &ScanRequest) -> Result<Scan> {
-        todo!()
-    }
-
-    /// Finds the live row of each key; for keys that may repeat, the first.
-    pub fn locate(&self, _keys: &KeyColumn) -> Result<Vec<Option<RowAddress>>> {
-        todo!()
-    }
-
-    /// The rows at these addresses, in this order, of the columns `projection` (all for `None`).
-    pub fn take(
-        &self,
-        _addresses: &[RowAddress],
-        _projection: Option<&[usize]>,
-    ) -> Result<RecordBatch> {
-        todo!()
-    }
-
-    /// How a key range would be read.
-    pub fn explain(&self, _range: &KeyRange) -> Result<RangeExplanation> {
-        todo!()
-    }
-}
-
-/// Batches of a table in key order. An iterator: nothing is read before it is asked for.
-#[derive(Debug)]
-pub struct Scan {}
-
-impl Scan {
-    /// The schema of the batches.
-    pub fn schema(&self) -> SchemaRef {
-        todo!()
-    }
-
-    /// Live rows it will return, exactly.
-    pub fn row_count(&self) -> u64 {
-        todo!()
-    }
-}
-
-impl Iterator for Scan {
-    type Item = Result<RecordBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        todo!()
-    }
 }

@@ -1,0 +1,283 @@
+//! What can be asked of a table at one moment.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::datatypes::SchemaRef;
+
+use super::merge::{Output, initial_column};
+use super::plan::Plan;
+use super::scan::{Scan, outputs};
+use super::source::{Source, SourceState};
+use super::state::TableState;
+use super::{RangeExplanation, RowAddress, ScanRequest, SegmentInfo, SegmentRange};
+use crate::engine::error::{Error, Result};
+use crate::engine::id::{FieldId, TableId};
+use crate::engine::key::{EncodedKey, KeyCodec, KeyColumn, KeyRange};
+use crate::engine::schema::TableMeta;
+
+/// A table at one moment. Cheap to clone; never changes.
+#[derive(Debug, Clone)]
+pub struct TableSnapshot {
+    pub(crate) state: Arc<TableState>,
+}
+
+impl TableSnapshot {
+    /// The table's definition.
+    pub fn meta(&self) -> &Arc<TableMeta> {
+        &self.state.shape.meta
+    }
+
+    /// The table's id.
+    pub fn id(&self) -> TableId {
+        self.meta().id
+    }
+
+    /// The schema that users see.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.state.shape.schema)
+    }
+
+    /// Encodes and decodes its keys (of the row id where it has no key columns).
+    pub fn codec(&self) -> &KeyCodec {
+        &self.state.shape.codec
+    }
+
+    /// Live rows. Reads nothing.
+    pub fn row_count(&self) -> u64 {
+        self.state.live_count
+    }
+
+    /// Its segments, by their first key.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.state
+            .segments
+            .iter()
+            .filter_map(|s| match &s.source {
+                Source::Segment(file) => Some(SegmentInfo {
+                    meta: file.segment.meta().clone(),
+                    deleted_count: s.deleted.count(),
+                }),
+                Source::Run(_) => None,
+            })
+            .collect()
+    }
+
+    /// Live rows in memtables, and the bytes these take.
+    pub fn memtable_size(&self) -> (u64, usize) {
+        let runs = self.state.memtables.iter().flat_map(|m| &m.runs);
+        (runs.map(SourceState::live_count).sum(), self.state.memtable_bytes())
+    }
+
+    /// Live rows of a key range, from the index: reads no rows.
+    pub fn count(&self, range: &KeyRange) -> Result<u64> {
+        if range.lower == Bound::Unbounded && range.upper == Bound::Unbounded {
+            return Ok(self.state.live_count);
+        }
+        let mut count = 0;
+        for state in self.state.sources() {
+            count += state.live_in(&state.source.positions(range)?);
+        }
+        Ok(count)
+    }
+
+    /// The smallest live key of a range: an array of one row for each key column.
+    pub fn first_key(&self, range: &KeyRange) -> Result<Option<Vec<ArrayRef>>> {
+        let key = self.nth_key(range, 0)?;
+        key.map(|k| self.decode(k)).transpose()
+    }
+
+    /// The largest live key of a range: an array of one row for each key column.
+    pub fn last_key(&self, range: &KeyRange) -> Result<Option<Vec<ArrayRef>>> {
+        let plan = Plan::new(&self.state, range)?;
+        let Some(last) = plan.live_count.checked_sub(1) else { return Ok(None) };
+        self.key_in(&plan, last)?.map(|k| self.decode(k)).transpose()
+    }
+
+    fn decode(&self, key: EncodedKey) -> Result<Vec<ArrayRef>> {
+        self.codec().decode(&KeyColumn::from(key))
+    }
+
+    fn key_in(&self, plan: &Plan, rank: u64) -> Result<Option<EncodedKey>> {
+        match plan.piece_of(rank) {
+            Some((piece, rank)) => piece.key_at(rank, self.state.shape.repeats()),
+            None => Ok(None),
+        }
+    }
+
+    /// The key of the `n`-th live row of a range, counted from 0.
+    pub fn nth_key(&self, range: &KeyRange, n: u64) -> Result<Option<EncodedKey>> {
+        self.key_in(&Plan::new(&self.state, range)?, n)
+    }
+
+    /// Cuts a range into at most `parts` ranges in key order with about equal numbers of live rows.
+    /// Rows with one key stay together.
+    pub fn split(&self, range: &KeyRange, parts: usize) -> Result<Vec<KeyRange>> {
+        let plan = Plan::new(&self.state, range)?;
+        let parts = (parts.max(1) as u64).min(plan.live_count.max(1));
+        let mut ranges = Vec::with_capacity(parts as usize);
+        let mut lower = range.lower.clone();
+        for part in 1..parts {
+            let rank = (u128::from(plan.live_count) * u128::from(part) / u128::from(parts)) as u64;
+            let Some(key) = self.key_in(&plan, rank)? else { break };
+            // A key that repeats over a whole part would begin it twice.
+            if lower != Bound::Included(key.clone()) {
+                let upper = Bound::Excluded(key.clone());
+                ranges.push(KeyRange { lower, upper });
+                lower = Bound::Included(key);
+            }
+        }
+        ranges.push(KeyRange { lower, upper: range.upper.clone() });
+        Ok(ranges)
+    }
+
+    /// Reads rows in key order.
+    pub fn scan(&self, request: &ScanRequest) -> Result<Scan> {
+        Scan::new(&self.state, request)
+    }
+
+    /// Finds the live row of each key; for keys that may repeat, the first.
+    pub fn locate(&self, keys: &KeyColumn) -> Result<Vec<Option<RowAddress>>> {
+        let mut addresses = vec![None; keys.len()];
+        let order = if keys.is_sorted() { None } else { Some(keys.sort_indices()) };
+        let sorted = order.as_ref().map(|o| keys.take(o));
+        for found in self.state.find_live(sorted.as_ref().unwrap_or(keys))? {
+            let at = order.as_ref().map_or(found.key, |o| o[found.key as usize]);
+            addresses[at as usize].get_or_insert(RowAddress::new(found.ordinal, found.position));
+        }
+        Ok(addresses)
+    }
+
+    /// The rows at these addresses, in this order, of the columns `projection` (all for `None`).
+    pub fn take(
+        &self,
+        addresses: &[RowAddress],
+        projection: Option<&[usize]>,
+    ) -> Result<RecordBatch> {
+        let (schema, outputs) = outputs(&self.state.shape, projection, false)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(addresses.len()));
+        let mut order: Vec<u32> = (0..addresses.len() as u32).collect();
+        order.sort_unstable_by_key(|i| addresses[*i as usize]);
+        // Rows come by source and position; `place` says where each of them goes.
+        let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); outputs.len()];
+        let mut start = 0;
+        while start < order.len() {
+            let ordinal = addresses[order[start] as usize].ordinal();
+            let mut end = start;
+            let mut positions = Vec::new();
+            while end < order.len() && addresses[order[end] as usize].ordinal() == ordinal {
+                positions.push(addresses[order[end] as usize].position());
+                end += 1;
+            }
+            let source = self.state.source_at(ordinal).ok_or_else(|| {
+                Error::invalid(format!(
+                    "table {}: row address {:?} is not of this snapshot",
+                    self.meta().name,
+                    addresses[order[start] as usize]
+                ))
+            })?;
+            for (column, part) in take_rows(source, &outputs, &positions)?.into_iter().zip(&mut parts)
+            {
+                part.push(column);
+            }
+            start = end;
+        }
+        let sorted = order.iter().enumerate().all(|(i, o)| i as u32 == *o);
+        let mut place = vec![0_u64; order.len()];
+        for (row, original) in order.iter().enumerate() {
+            place[*original as usize] = row as u64;
+        }
+        let place = UInt64Array::from(place);
+        let mut columns = Vec::with_capacity(parts.len());
+        for (part, field) in parts.iter().zip(schema.fields()) {
+            let column = match part.as_slice() {
+                [] => arrow::array::new_empty_array(field.data_type()),
+                [one] => Arc::clone(one),
+                many => arrow::compute::concat(
+                    &many.iter().map(|a| a.as_ref() as &dyn Array).collect::<Vec<_>>(),
+                )?,
+            };
+            columns.push(if sorted { column } else { arrow::compute::take(&column, &place, None)? });
+        }
+        Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+    }
+
+    /// How a key range would be read.
+    pub fn explain(&self, range: &KeyRange) -> Result<RangeExplanation> {
+        let mut explanation = RangeExplanation {
+            segment_count: self.state.segments.len(),
+            segments: Vec::new(),
+            memtable_rows: 0,
+            row_count: 0,
+        };
+        for state in self.state.sources() {
+            let positions = state.source.positions(range)?;
+            let live_count = state.live_in(&positions);
+            if live_count == 0 {
+                continue;
+            }
+            explanation.row_count += live_count;
+            match &state.source {
+                Source::Segment(file) => {
+                    let predicted = match &range.lower {
+                        Bound::Included(key) | Bound::Excluded(key) => {
+                            file.segment.predict(key)?.map(|p| p as u64)
+                        }
+                        Bound::Unbounded => None,
+                    };
+                    explanation.segments.push(SegmentRange {
+                        segment: file.segment.meta().id,
+                        predicted,
+                        positions,
+                        live_count,
+                    });
+                }
+                Source::Run(_) => explanation.memtable_rows += live_count,
+            }
+        }
+        Ok(explanation)
+    }
+}
+
+fn take_rows(
+    source: &SourceState,
+    outputs: &[Output],
+    positions: &[u32],
+) -> Result<Vec<ArrayRef>> {
+    let fields: Vec<FieldId> = outputs
+        .iter()
+        .filter_map(|o| match o {
+            Output::Field { id, .. } => Some(*id),
+            Output::RowAddress => None,
+        })
+        .collect();
+    let columns = source.source.take(&fields, positions)?;
+    outputs
+        .iter()
+        .zip(columns)
+        .map(|(output, column)| match (output, column) {
+            (_, Some(column)) => Ok(column),
+            (Output::Field { data_type, initial, .. }, None) => {
+                initial_column(data_type, initial.as_ref(), positions.len())
+            }
+            (Output::RowAddress, None) => Err(Error::internal("row addresses cannot be taken")),
+        })
+        .collect()
+}
+
+impl RowAddress {
+    pub(crate) fn new(ordinal: u32, position: u32) -> Self {
+        Self(u64::from(ordinal) << 32 | u64::from(position))
+    }
+
+    /// The ordinal of its source in the snapshot.
+    pub(crate) fn ordinal(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Its position in the source.
+    pub(crate) fn position(self) -> u32 {
+        self.0 as u32
+    }
+}

@@ -1,0 +1,652 @@
+//! Commits: validated in order against an unpublished root, appended to the log and synced as a group,
+//! published in order, acknowledged.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use parking_lot::{Condvar, Mutex};
+use roaring::RoaringBitmap;
+
+use super::conflict::{KeySet, WriteSets};
+use super::root::{DbRoot, Object};
+use super::transaction::{Fork, Transaction};
+use crate::engine::Shared;
+use crate::engine::error::{Error, ErrorKind, Result};
+use crate::engine::id::{SegmentId, SeqNo, TableId};
+use crate::engine::key::{KeyColumn, compare};
+use crate::engine::schema::KeyKind;
+use crate::engine::table::{
+    Fate, Input, KeyBuilder, Reader, SegmentFile, Source, SourceId, SourceState, TableShape,
+    TableState, new_run,
+};
+use crate::engine::wal::{AddedSegment, WalOp, WalRecord};
+
+/// The order of commits: one lock, held for memory work only, and the group that waits for its sync.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    state: Mutex<State>,
+    /// Signalled when a group is durable or has failed.
+    done: Condvar,
+    active: Mutex<BTreeMap<SeqNo, usize>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The root after the last commit that was validated: not yet published.
+    spec: Arc<DbRoot>,
+    /// Encoded records that wait to be written.
+    queue: Vec<Vec<u8>>,
+    /// Number of the last commit that is durable and published.
+    durable: SeqNo,
+    /// A leader is writing a group.
+    writing: bool,
+    /// Why nothing is committed any more.
+    failed: Option<String>,
+    write_sets: WriteSets,
+}
+
+impl Committer {
+    pub(crate) fn new(root: Arc<DbRoot>) -> Self {
+        let state = State {
+            durable: root.seq,
+            spec: root,
+            queue: Vec::new(),
+            writing: false,
+            failed: None,
+            write_sets: WriteSets::default(),
+        };
+        Self { state: Mutex::new(state), done: Condvar::new(), active: Mutex::default() }
+    }
+
+    /// Why nothing is committed any more, if so.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.state.lock().failed.clone()
+    }
+
+    /// Refuses all commits from now on.
+    pub(crate) fn fail(&self, why: &str) {
+        self.state.lock().failed.get_or_insert_with(|| why.to_owned());
+    }
+}
+
+/// Keeps the write sets that a running transaction may be compared with.
+#[derive(Debug)]
+pub(super) struct ActiveGuard {
+    shared: Arc<Shared>,
+    base: SeqNo,
+}
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        let mut active = self.shared.committer.active.lock();
+        if let Some(count) = active.get_mut(&self.base) {
+            *count -= 1;
+            if *count == 0 {
+                active.remove(&self.base);
+            }
+        }
+    }
+}
+
+/// The published root, and a guard for a transaction that begins on it.
+pub(super) fn register(shared: &Arc<Shared>) -> Result<(Arc<DbRoot>, ActiveGuard)> {
+    shared.check_open()?;
+    // Under the lock: write sets after this root must not be pruned before it is registered.
+    let mut active = shared.committer.active.lock();
+    let root = shared.root.load_full();
+    *active.entry(root.seq).or_default() += 1;
+    drop(active);
+    let guard = ActiveGuard { shared: Arc::clone(shared), base: root.seq };
+    Ok((root, guard))
+}
+
+/// What a commit does to the root: the new root, its log record, and what else becomes of it.
+pub(crate) struct Change {
+    pub(crate) root: DbRoot,
+    pub(crate) ops: Vec<WalOp>,
+    /// Segments that are live once the record is written.
+    pub(crate) added: Vec<Arc<SegmentFile>>,
+    /// Segments that nobody needs once the record is durable.
+    pub(crate) removed: Vec<Arc<SegmentFile>>,
+}
+
+/// Commits a change made to the newest root under the commit lock: `change` must not do I/O that it can avoid. Returns
+/// when the commit is durable and published.
+pub(crate) fn install(
+    shared: &Shared,
+    change: impl FnOnce(&DbRoot, SeqNo) -> Result<Option<Change>>,
+) -> Result<SeqNo> {
+    install_with(shared, |spec, seq, _| change(spec, seq))
+}
+
+fn install_with(
+    shared: &Shared,
+    change: impl FnOnce(&DbRoot, SeqNo, &mut WriteSets) -> Result<Option<Change>>,
+) -> Result<SeqNo> {
+    let committer = &shared.committer;
+    let mut state = committer.state.lock();
+    check_failed(&state)?;
+    let seq = state.spec.seq.next();
+    let spec = Arc::clone(&state.spec);
+    let Some(mut change) = change(&spec, seq, &mut state.write_sets)? else { return Ok(spec.seq) };
+    change.root.seq = seq;
+    let record = WalRecord { seq, ops: change.ops };
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes)?;
+    // From here on the record may become durable, whatever else fails: the files must stay.
+    for segment in &change.added {
+        segment.set_fate(Fate::Live);
+    }
+    state.queue.push(bytes);
+    state.spec = Arc::new(change.root);
+    let published = shared.root.load().seq;
+    let oldest = committer.active.lock().keys().next().copied().unwrap_or(published);
+    state.write_sets.prune(oldest.min(published));
+    wait_durable(shared, &mut state, seq)?;
+    drop(state);
+    for segment in &change.removed {
+        segment.set_fate(Fate::Obsolete);
+    }
+    Ok(seq)
+}
+
+fn check_failed(state: &State) -> Result<()> {
+    match &state.failed {
+        None => Ok(()),
+        Some(why) => Err(Error::new(
+            ErrorKind::ReadOnly,
+            format!("the database takes no writes any more: {why}; restart it to recover"),
+        )),
+    }
+}
+
+/// Waits until commit `seq` is durable; writes the waiting group if nobody else does.
+fn wait_durable(
+    shared: &Shared,
+    state: &mut parking_lot::MutexGuard<'_, State>,
+    seq: SeqNo,
+) -> Result<()> {
+    let committer = &shared.committer;
+    loop {
+        if state.durable >= seq {
+            return Ok(());
+        }
+        if let Some(why) = &state.failed {
+            return Err(Error::new(
+                ErrorKind::OutcomeUnknown,
+                format!("the commit may or may not be durable: {why}"),
+            ));
+        }
+        if state.writing {
+            committer.done.wait(state);
+            continue;
+        }
+        state.writing = true;
+        let group = std::mem::take(&mut state.queue);
+        let root = Arc::clone(&state.spec);
+        let first = SeqNo(state.durable.0 + 1);
+        let written = parking_lot::MutexGuard::unlocked(state, || {
+            shared.wal.lock().append(first, root.seq, &group)
+        });
+        state.writing = false;
+        match written {
+            Ok(()) => {
+                state.durable = root.seq;
+                shared.root.store(root);
+            }
+            Err(e) => {
+                // Never retried: what the failed sync left on disk is unknown.
+                state.failed = Some(format!("writing the log failed: {e}"));
+                state.spec = shared.root.load_full();
+                state.queue.clear();
+                tracing::error!(error = %e, "writing the log failed: the database is read-only now");
+            }
+        }
+        committer.done.notify_all();
+    }
+}
+
+/// Commits a transaction.
+pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
+    let Transaction { shared, base, fork, active } = transaction;
+    if Arc::ptr_eq(&base, &fork.root) {
+        return Ok(base.seq);
+    }
+    shared.wait_for_room(&fork.root)?;
+    let mut diffs = Vec::new();
+    let ids: HashSet<TableId> = changed_tables(&base, &fork.root);
+    for id in ids {
+        diffs.push(TableDiff::new(id, base.tables.get(&id), fork.root.tables.get(&id))?);
+    }
+    // Dropped tables first: another may take their name.
+    diffs.sort_by_key(|d| (d.fork.is_some(), d.id));
+    let most = shared.options.write_set_bytes;
+    let seq = install_with(&shared, |spec, seq, write_sets| {
+        check_names(&base, &fork, spec)?;
+        for diff in &diffs {
+            diff.check(&base, spec, write_sets)?;
+        }
+        let mut change = Change {
+            root: spec.clone(),
+            ops: Vec::new(),
+            added: Vec::new(),
+            removed: Vec::new(),
+        };
+        apply_catalog(&fork, &mut change);
+        for diff in &diffs {
+            diff.install(&mut change, seq)?;
+        }
+        for diff in &mut diffs {
+            write_sets.push(seq, diff.id, std::mem::take(&mut diff.written), most);
+        }
+        Ok(Some(change))
+    });
+    drop(active);
+    shared.wake_background();
+    seq
+}
+
+fn changed_tables(base: &DbRoot, fork: &DbRoot) -> HashSet<TableId> {
+    let changed = fork
+        .tables
+        .iter()
+        .filter(|(id, state)| base.tables.get(id).is_none_or(|b| !Arc::ptr_eq(b, state)))
+        .map(|(id, _)| *id);
+    let dropped = base.tables.keys().filter(|id| fork.tables.get(id).is_none()).copied();
+    changed.chain(dropped).collect()
+}
+
+/// Names and schemas that the transaction changed must mean what they meant when it began.
+fn check_names(base: &DbRoot, fork: &Fork, spec: &DbRoot) -> Result<()> {
+    for name in &fork.names {
+        if spec.names.get(name) != base.names.get(name) {
+            return Err(Error::conflict(format!(
+                "another transaction created, dropped or renamed {name} first: retry"
+            )));
+        }
+        if fork.root.names.get(name).is_some()
+            && !spec.schemas.contains(&name.schema)
+            && !fork.schemas.contains(&name.schema)
+        {
+            return Err(Error::conflict(format!(
+                "another transaction dropped the schema \"{}\" first: retry",
+                name.schema
+            )));
+        }
+    }
+    for schema in &fork.schemas {
+        let filled = || spec.names.keys().any(|n| n.schema == *schema && !fork.names.contains(n));
+        let dropped = !fork.root.schemas.contains(schema);
+        if spec.schemas.contains(schema) != base.schemas.contains(schema) || (dropped && filled()) {
+            return Err(Error::conflict(format!(
+                "another transaction changed the schema \"{schema}\" first: retry"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn apply_catalog(fork: &Fork, change: &mut Change) {
+    for schema in &fork.schemas {
+        if fork.root.schemas.contains(schema) {
+            change.root.schemas.insert_mut(Arc::clone(schema));
+        } else {
+            change.root.schemas.remove_mut(schema);
+        }
+    }
+    for name in &fork.names {
+        match fork.root.names.get(name) {
+            Some(view @ Object::View(_)) => {
+                change.root.names.insert_mut(name.clone(), view.clone());
+            }
+            _ => {
+                if matches!(change.root.names.get(name), Some(Object::View(_))) {
+                    change.root.names.remove_mut(name);
+                }
+            }
+        }
+    }
+    change.ops.extend(fork.catalog.iter().cloned());
+}
+
+/// What a transaction did to one table.
+struct TableDiff {
+    id: TableId,
+    base: Option<Arc<TableState>>,
+    fork: Option<Arc<TableState>>,
+    redefined: bool,
+    truncated: bool,
+    /// Rows of the base that it deleted.
+    deleted: Vec<(SourceState, Vec<u32>)>,
+    /// Runs and segments that it added, with what it deleted of them again.
+    runs: Vec<SourceState>,
+    segments: Vec<SourceState>,
+    /// Keys that it wrote, where they are unique.
+    written: Vec<KeySet>,
+}
+
+impl TableDiff {
+    fn new(
+        id: TableId,
+        base: Option<&Arc<TableState>>,
+        fork: Option<&Arc<TableState>>,
+    ) -> Result<Self> {
+        let mut diff = Self {
+            id,
+            base: base.cloned(),
+            fork: fork.cloned(),
+            redefined: false,
+            truncated: false,
+            deleted: Vec::new(),
+            runs: Vec::new(),
+            segments: Vec::new(),
+            written: Vec::new(),
+        };
+        let Some(fork) = fork else { return Ok(diff) };
+        let mut old: BTreeMap<SourceId, &SourceState> = BTreeMap::new();
+        if let Some(base) = base {
+            diff.redefined = !Arc::ptr_eq(&base.shape, &fork.shape);
+            diff.truncated = base.epoch != fork.epoch;
+            if !diff.truncated {
+                old = base.sources().map(|s| (s.source.id(), s)).collect();
+            }
+        }
+        for state in fork.sources() {
+            match old.get(&state.source.id()) {
+                Some(before) => {
+                    let positions = state.deleted.since(&before.deleted);
+                    if !positions.is_empty() {
+                        diff.deleted.push(((*before).clone(), positions));
+                    }
+                }
+                None => match &state.source {
+                    Source::Run(_) => diff.runs.extend(compact_run(&fork.shape, state)?),
+                    Source::Segment(_) => diff.segments.push(state.clone()),
+                },
+            }
+        }
+        if fork.shape.meta.key_kind == KeyKind::Primary {
+            diff.collect_written()?;
+        }
+        Ok(diff)
+    }
+
+    fn collect_written(&mut self) -> Result<()> {
+        for (source, positions) in &self.deleted {
+            let keys = keys_at(&source.source, positions)?;
+            self.written.push(KeySet::Keys(Arc::new(keys)));
+        }
+        for run in &self.runs {
+            if let Source::Run(r) = &run.source {
+                self.written.push(KeySet::Keys(Arc::new(r.keys.clone())));
+            }
+        }
+        self.written.extend(self.segments.iter().cloned().map(KeySet::Segment));
+        Ok(())
+    }
+
+    /// Whether the diff can follow what was committed since the transaction began.
+    fn check(&self, base_root: &DbRoot, spec: &DbRoot, write_sets: &WriteSets) -> Result<()> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let name = &base.shape.meta.name;
+        let Some(now) = spec.tables.get(&self.id) else {
+            return Err(Error::conflict(format!(
+                "table {name}: another transaction dropped it first: retry"
+            )));
+        };
+        if !Arc::ptr_eq(&now.shape, &base.shape) {
+            return Err(Error::conflict(format!(
+                "table {name}: another transaction changed its definition first: retry"
+            )));
+        }
+        let whole = self.fork.is_none() || self.truncated || self.redefined;
+        if now.epoch != base.epoch || (whole && now.last_write > base_root.seq) {
+            return Err(Error::conflict(format!(
+                "table {name}: another transaction changed its rows first: retry"
+            )));
+        }
+        write_sets
+            .check(base_root.seq, self.id, &self.written)
+            .map_err(|e| e.context(format_args!("table {name}")))
+    }
+
+    /// Puts the diff into the new root and the log record.
+    fn install(&self, change: &mut Change, seq: SeqNo) -> Result<()> {
+        let Some(fork) = &self.fork else {
+            if let Some(state) = change.root.remove_table(self.id) {
+                change.ops.push(WalOp::DropTable(self.id));
+                change.removed.extend(segment_files(&state));
+            }
+            return Ok(());
+        };
+        let mut state = match (&self.base, change.root.tables.get(&self.id)) {
+            (Some(_), Some(now)) => (**now).clone(),
+            _ => TableState {
+                segments: Arc::default(),
+                memtables: vec![crate::engine::table::Memtable::new(fork.flushed_below)],
+                live_count: 0,
+                ..(**fork).clone()
+            },
+        };
+        if self.truncated {
+            change.removed.extend(segment_files(&state));
+            state.truncate();
+            change.ops.push(WalOp::Truncate(self.id));
+        }
+        if self.redefined || self.base.is_none() {
+            state.shape = Arc::clone(&fork.shape);
+            change.ops.push(WalOp::PutTable(Arc::clone(&fork.shape.meta)));
+        }
+        self.install_deletes(&mut state, change)?;
+        self.install_rows(&mut state, change, seq)?;
+        state.last_write = seq;
+        change.root.put_table(Arc::new(state));
+        Ok(())
+    }
+
+    fn install_deletes(&self, state: &mut TableState, change: &mut Change) -> Result<()> {
+        // Where the rows lie now: compaction and flushes may have moved them since.
+        let mut places: BTreeMap<SourceId, Vec<u32>> = BTreeMap::new();
+        for (source, positions) in &self.deleted {
+            let id = source.source.id();
+            if state.find_source(id).is_some() {
+                places.entry(id).or_default().extend(positions);
+            } else {
+                for (id, position) in relocate(state, &source.source, positions)? {
+                    places.entry(id).or_default().push(position);
+                }
+            }
+        }
+        for (id, mut positions) in places {
+            positions.sort_unstable();
+            let Some(source) = state.find_source(id).map(|s| s.source.clone()) else { continue };
+            let live = state.delete(id, positions.iter().copied());
+            if live != Some(positions.len() as u64) {
+                return Err(Error::conflict(format!(
+                    "table {}: another transaction deleted the same rows first: retry",
+                    state.shape.meta.name
+                )));
+            }
+            change.ops.push(match &source {
+                Source::Segment(file) => WalOp::DeletePositions {
+                    table: self.id,
+                    segment: file.segment.meta().id,
+                    positions: RoaringBitmap::from_sorted_iter(positions).unwrap_or_default(),
+                },
+                Source::Run(_) => WalOp::DeleteKeys {
+                    table: self.id,
+                    keys: keys_at(&source, &positions)?,
+                    row_ids: row_ids_at(&state.shape, &source, &positions)?,
+                },
+            });
+        }
+        Ok(())
+    }
+
+    fn install_rows(&self, state: &mut TableState, change: &mut Change, seq: SeqNo) -> Result<()> {
+        for run in &self.runs {
+            if let Source::Run(r) = &run.source {
+                change.ops.push(WalOp::Rows {
+                    table: self.id,
+                    generation: state.active().generation,
+                    batch: r.batch.clone(),
+                });
+                state.add_run(Arc::clone(r), seq)?;
+            }
+        }
+        if !self.segments.is_empty() {
+            let add = self.segments.iter().filter_map(added_segment).collect();
+            change.ops.push(WalOp::EditSegments {
+                table: self.id,
+                flushed_below: None,
+                remove: Vec::new(),
+                add,
+            });
+            change.added.extend(self.segments.iter().filter_map(segment_file));
+            state.add_segments(self.segments.iter().cloned());
+        }
+        Ok(())
+    }
+}
+
+/// A run without the rows that are deleted of it; `None` where none is left.
+fn compact_run(shape: &Arc<TableShape>, state: &SourceState) -> Result<Option<SourceState>> {
+    if state.deleted.count() == 0
+        && let Source::Run(run) = &state.source
+        && run.fields == shape.stored_fields
+    {
+        return Ok(Some(state.clone()));
+    }
+    let rows = state.live_count() as usize;
+    let input = Input { state: state.clone(), ordinal: 0, positions: 0..state.source.len() };
+    let mut reader = Reader::new(vec![input], shape.stored_layout(true), rows.max(1))?;
+    let mut batches = Vec::new();
+    let mut keys = Vec::new();
+    while let Some(rows) = reader.next()? {
+        batches.push(RecordBatch::try_new(Arc::clone(&shape.stored_schema), rows.columns)?);
+        keys.extend(rows.keys);
+    }
+    if batches.is_empty() {
+        return Ok(None);
+    }
+    let batch = arrow::compute::concat_batches(&shape.stored_schema, &batches)?;
+    let keys = KeyColumn::concat(&keys.iter().collect::<Vec<_>>());
+    Ok(Some(SourceState::new(Source::Run(new_run(shape, batch, keys)))))
+}
+
+/// The segment of a source.
+pub(crate) fn segment_file(state: &SourceState) -> Option<Arc<SegmentFile>> {
+    match &state.source {
+        Source::Segment(file) => Some(Arc::clone(file)),
+        Source::Run(_) => None,
+    }
+}
+
+/// All segments of a table.
+pub(crate) fn segment_files(state: &TableState) -> Vec<Arc<SegmentFile>> {
+    state.segments.iter().filter_map(segment_file).collect()
+}
+
+/// A segment as log and manifest hold it.
+pub(crate) fn added_segment(state: &SourceState) -> Option<AddedSegment> {
+    let file = segment_file(state)?;
+    Some(AddedSegment { meta: file.segment.meta().clone(), deleted: state.deleted.to_bitmap() })
+}
+
+/// The keys at ascending positions of a source.
+pub(crate) fn keys_at(source: &Source, positions: &[u32]) -> Result<KeyColumn> {
+    const WINDOW: u32 = 16 * 1024;
+    if let Source::Run(run) = source {
+        return Ok(run.keys.take(positions));
+    }
+    let mut keys: Option<KeyBuilder> = None;
+    let mut start = 0;
+    while start < positions.len() {
+        let first = positions[start];
+        let end = start + positions[start..].partition_point(|p| *p < first.saturating_add(WINDOW));
+        let window = source.keys(u64::from(first)..u64::from(positions[end - 1]) + 1)?;
+        let keys = keys.get_or_insert_with(|| KeyBuilder::like(&window));
+        for position in &positions[start..end] {
+            let at = (position - first) as usize;
+            keys.extend(&window, at..at + 1);
+        }
+        start = end;
+    }
+    Ok(keys.map_or(KeyColumn::U64(Vec::new()), KeyBuilder::finish))
+}
+
+/// The hidden row ids at ascending positions of a source; none where keys are unique.
+pub(crate) fn row_ids_at(
+    shape: &TableShape,
+    source: &Source,
+    positions: &[u32],
+) -> Result<Vec<u64>> {
+    if !shape.meta.has_row_id() {
+        return Ok(Vec::new());
+    }
+    positions
+        .iter()
+        .map(|p| Ok(source.row_ids(u64::from(*p)..u64::from(*p) + 1)?.value(0)))
+        .collect()
+}
+
+/// Where rows lie now whose source is gone, because compaction or a flush moved them. A row that is not
+/// found was deleted by another transaction.
+pub(crate) fn relocate(
+    state: &TableState,
+    source: &Source,
+    positions: &[u32],
+) -> Result<Vec<(SourceId, u32)>> {
+    let keys = keys_at(source, positions)?;
+    let mut places = Vec::with_capacity(positions.len());
+    if state.shape.repeats() {
+        let row_ids = row_ids_at(&state.shape, source, positions)?;
+        for (i, row_id) in row_ids.iter().enumerate() {
+            places.extend(find_row(state, &keys, i, *row_id)?);
+        }
+    } else {
+        debug_assert!((1..keys.len()).all(|i| compare(&keys, i - 1, &keys, i).is_le()));
+        for found in state.find_live(&keys)? {
+            if let Some(s) = state.source_at(found.ordinal) {
+                places.push((s.source.id(), found.position));
+            }
+        }
+    }
+    if places.len() != positions.len() {
+        return Err(Error::conflict(format!(
+            "table {}: another transaction deleted the same rows first: retry",
+            state.shape.meta.name
+        )));
+    }
+    Ok(places)
+}
+
+/// The live row with key `i` of `keys` and a row id.
+pub(crate) fn find_row(
+    state: &TableState,
+    keys: &KeyColumn,
+    i: usize,
+    row_id: u64,
+) -> Result<Option<(SourceId, u32)>> {
+    let key = keys.get(i);
+    for s in state.sources() {
+        if s.live_count() == 0 || s.source.min_key() > key || s.source.max_key() < key {
+            continue;
+        }
+        if let Some(position) = s.source.find_row(&key, row_id)?
+            && !s.deleted.contains(position as u32)
+        {
+            return Ok(Some((s.source.id(), position as u32)));
+        }
+    }
+    Ok(None)
+}
+
+/// The id of a segment source.
+pub(crate) fn segment_id(state: &SourceState) -> Option<SegmentId> {
+    match state.source.id() {
+        SourceId::Segment(id) => Some(id),
+        SourceId::Run(_) => None,
+    }
+}
