@@ -12,7 +12,9 @@ use super::{checkpoint, maintenance};
 /// Starts the thread.
 pub(super) fn spawn(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    Ok(std::thread::Builder::new().name("omendb-background".to_owned()).spawn(move || run(&shared))?)
+    Ok(std::thread::Builder::new()
+        .name("omendb-background".to_owned())
+        .spawn(move || run(&shared))?)
 }
 
 fn run(shared: &Arc<Shared>) {

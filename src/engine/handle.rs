@@ -3,12 +3,12 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
+use super::Engine;
 use super::error::{Error, Result};
 use super::id::TableId;
 use super::key::{KeyColumn, KeyRange};
 use super::table::{RowAddress, Scan, ScanRequest, TableSnapshot};
 use super::txn::{OnConflict, WriteResult};
-use super::Engine;
 
 /// A table of an open database. Every call sees the latest committed state, and every write is a
 /// transaction of its own.

@@ -12,8 +12,9 @@ use super::id::{Generation, SegmentId, TableId};
 use super::table::{
     Input, Reader, Source, SourceId, SourceState, TableShape, TableState, find_live,
 };
-use super::txn::{Change, RunWriter, added_segment, find_row, install, keys_at, segment_file, segment_id};
-use super::txn::row_ids_at;
+use super::txn::{
+    Change, RunWriter, added_segment, install, keys_at, row_ids_at, segment_file, segment_id,
+};
 use super::wal::WalOp;
 
 /// Rows read at once while segments are rewritten.
@@ -191,7 +192,8 @@ fn compact(
     }
     let (outputs, time) = rewrite(shared, &state.shape, &inputs, true)?;
     let table = state.shape.meta.id;
-    let done = Replacement { table, inputs: &inputs, outputs, flushed_below: None }.install(shared)?;
+    let done =
+        Replacement { table, inputs: &inputs, outputs, flushed_below: None }.install(shared)?;
     Ok((if done { inputs.len() } else { 0 }, time))
 }
 

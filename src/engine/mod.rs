@@ -8,6 +8,7 @@ mod checkpoint;
 mod clock;
 mod error;
 pub mod fs;
+mod handle;
 mod id;
 pub mod index;
 mod key;
@@ -16,7 +17,6 @@ mod manifest;
 mod options;
 mod proto;
 mod recovery;
-mod handle;
 mod schema;
 mod segment;
 mod table;
@@ -79,17 +79,20 @@ pub(crate) struct Shared {
     wake: Condvar,
     closed: AtomicBool,
     /// Held as long as anything uses the files.
-    _lock: Box<dyn Send + Sync>,
+    _lock: Lock,
+}
+
+/// The lock of the data directory.
+struct Lock(#[expect(dead_code, reason = "held, not used")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
 }
 
 /// Sealed memtables of a table that may wait for their flush before writers wait too.
 const SEALED_MEMTABLES: usize = 4;
-
-impl std::fmt::Debug for dyn Send + Sync {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("lock")
-    }
-}
 
 impl Shared {
     fn check_open(&self) -> Result<()> {
@@ -112,9 +115,9 @@ impl Shared {
         }
         let crowded = |shared: &Self| {
             let root = shared.root.load();
-            fork.tables.keys().any(|id| {
-                root.tables.get(id).is_some_and(|t| t.memtables.len() > SEALED_MEMTABLES)
-            })
+            fork.tables
+                .keys()
+                .any(|id| root.tables.get(id).is_some_and(|t| t.memtables.len() > SEALED_MEMTABLES))
         };
         let mut room = self.room.lock();
         while crowded(self) {
@@ -196,7 +199,8 @@ impl Engine {
         vfs.create_dir_all(&dir)?;
         let lock = vfs.lock(&dir.join("LOCK")).map_err(|e| {
             if e.kind() == std::io::ErrorKind::WouldBlock {
-                let message = format!("the data directory {} is open in another process", dir.display());
+                let message =
+                    format!("the data directory {} is open in another process", dir.display());
                 Error::new(ErrorKind::Locked, message)
             } else {
                 Error::from(e).context(dir.join("LOCK").display())
@@ -238,14 +242,11 @@ impl Engine {
             work: Mutex::new(true),
             wake: Condvar::new(),
             closed: AtomicBool::new(false),
-            _lock: lock,
+            _lock: Lock(lock),
             options,
         });
-        let background = if shared.options.background {
-            Some(background::spawn(&shared)?)
-        } else {
-            None
-        };
+        let background =
+            if shared.options.background { Some(background::spawn(&shared)?) } else { None };
         Ok(Self { handle: Arc::new(Handle { shared, background: Mutex::new(background) }) })
     }
 

@@ -251,12 +251,8 @@ impl Recovery {
             } else {
                 let runs = (0_u32..).zip(state.memtables.iter().flat_map(|m| &m.runs));
                 let found = super::table::find_live(runs, keys, false)?;
-                let ids: Vec<SourceId> = state
-                    .memtables
-                    .iter()
-                    .flat_map(|m| &m.runs)
-                    .map(|r| r.source.id())
-                    .collect();
+                let ids: Vec<SourceId> =
+                    state.memtables.iter().flat_map(|m| &m.runs).map(|r| r.source.id()).collect();
                 places.extend(found.iter().map(|f| (ids[f.ordinal as usize], f.position)));
             }
             for (id, position) in places {

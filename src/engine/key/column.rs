@@ -249,3 +249,25 @@ pub fn compare(a: &KeyColumn, i: usize, b: &KeyColumn, j: usize) -> Ordering {
         _ => panic!("{SAME_FORM}"),
     }
 }
+
+impl KeyColumn {
+    /// The largest key.
+    pub fn max(&self) -> Option<EncodedKey> {
+        match self {
+            Self::U64(k) => k.iter().max().copied().map(EncodedKey::U64),
+            Self::U128(k) => k.iter().max().copied().map(EncodedKey::U128),
+            Self::Bytes(k) => k.iter().flatten().max().map(|k| EncodedKey::Bytes(k.into())),
+        }
+    }
+}
+
+impl From<&EncodedKey> for KeyColumn {
+    /// A column of this key alone.
+    fn from(key: &EncodedKey) -> Self {
+        match key {
+            EncodedKey::U64(k) => Self::U64(vec![*k]),
+            EncodedKey::U128(k) => Self::U128(vec![*k]),
+            EncodedKey::Bytes(k) => Self::Bytes(BinaryArray::from_iter_values([k])),
+        }
+    }
+}

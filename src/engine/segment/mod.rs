@@ -3,6 +3,7 @@
 
 mod blocks;
 mod decode;
+mod dirs;
 mod footer;
 mod index_file;
 mod properties;

@@ -308,7 +308,7 @@ impl Segment {
         Footer::read(self.store.vfs.as_ref(), &self.data_path, &self.meta, blocks)
     }
 
-    fn segment_keys(&self) -> Result<Arc<SegmentKeys>> {
+    pub(super) fn segment_keys(&self) -> Result<Arc<SegmentKeys>> {
         let key = CacheKey { segment: self.meta.id, part: CachePart::Keys };
         self.store.cache.get_or_load(key, || {
             let form = self.codec.form();

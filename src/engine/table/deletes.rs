@@ -46,8 +46,7 @@ impl Chunk {
     /// Set bits below `bit`, which is below [`CHUNK_ROWS`].
     fn rank(&self, bit: usize) -> u64 {
         let (word, block) = (bit / 64, bit / 64 / RANK_WORDS);
-        let whole: u32 =
-            self.words[block * RANK_WORDS..word].iter().map(|w| w.count_ones()).sum();
+        let whole: u32 = self.words[block * RANK_WORDS..word].iter().map(|w| w.count_ones()).sum();
         let part = self.words[word] & ((1_u64 << (bit % 64)) - 1);
         u64::from(self.ranks[block]) + u64::from(whole + part.count_ones())
     }

@@ -5,11 +5,11 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use arrow::array::{ArrayRef, BinaryArray, BinaryBuilder, UInt64Array, new_null_array};
+use arrow::array::{ArrayRef, BinaryBuilder, UInt64Array, new_null_array};
 use arrow::datatypes::DataType;
 
 use super::source::SourceState;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::id::FieldId;
 use crate::engine::key::{self, KeyColumn};
 
@@ -138,9 +138,7 @@ impl Reader {
     /// The next rows; `None` at the end. Never an empty batch.
     pub(crate) fn next(&mut self) -> Result<Option<Rows>> {
         match &mut self.state {
-            State::Single { input, at } => {
-                next_single(input, at, &self.layout, self.batch_rows)
-            }
+            State::Single { input, at } => next_single(input, at, &self.layout, self.batch_rows),
             State::Merge(cursors) => next_merged(cursors, &self.layout, self.batch_rows),
         }
     }
@@ -459,22 +457,5 @@ pub(crate) fn split_at_rank(inputs: &[Input], rank: u64, repeats: bool) -> Resul
                 return Ok(low);
             }
         }
-    }
-}
-
-/// An error for a key that occurs where it must not; never for lack of a key to show.
-pub(crate) fn first_key_of(keys: &KeyColumn) -> Result<KeyColumn> {
-    if keys.is_empty() {
-        return Err(Error::internal("no key to show"));
-    }
-    Ok(keys.slice(0, 1))
-}
-
-/// An empty column of keys of the form of a binary array.
-pub(crate) fn no_keys(form: key::KeyForm) -> KeyColumn {
-    match form {
-        key::KeyForm::U64 => KeyColumn::U64(Vec::new()),
-        key::KeyForm::U128 => KeyColumn::U128(Vec::new()),
-        key::KeyForm::Bytes => KeyColumn::Bytes(BinaryArray::from_iter_values::<[u8; 0], _>([])),
     }
 }

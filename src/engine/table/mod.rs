@@ -8,14 +8,12 @@ mod scan;
 mod snapshot;
 mod source;
 mod state;
-#[cfg(test)]
-mod tests;
 
 pub use scan::Scan;
 pub use snapshot::TableSnapshot;
 
 pub(crate) use deletes::DeleteMap;
-pub(crate) use locate::{find_live, Found};
+pub(crate) use locate::{Found, find_live};
 pub(crate) use merge::{Input, KeyBuilder, Reader};
 pub(crate) use source::{Fate, Garbage, SegmentFile, Source, SourceId, SourceState};
 pub(crate) use state::{Memtable, TableShape, TableState, new_run, replayed_run};

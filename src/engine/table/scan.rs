@@ -28,8 +28,7 @@ pub struct Scan {
 impl Scan {
     pub(crate) fn new(table: &TableState, request: &ScanRequest) -> Result<Self> {
         let shape = &table.shape;
-        let (schema, outputs) =
-            outputs(shape, request.projection.as_deref(), request.row_address)?;
+        let (schema, outputs) = outputs(shape, request.projection.as_deref(), request.row_address)?;
         let layout = Layout { outputs, repeats: shape.repeats(), with_keys: false };
         let mut plan = Plan::new(table, &request.range)?;
         let total = plan.live_count;

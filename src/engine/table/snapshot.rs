@@ -96,7 +96,7 @@ impl TableSnapshot {
     }
 
     fn decode(&self, key: EncodedKey) -> Result<Vec<ArrayRef>> {
-        self.codec().decode(&KeyColumn::from(key))
+        self.codec().decode(&KeyColumn::from(&key))
     }
 
     fn key_in(&self, plan: &Plan, rank: u64) -> Result<Option<EncodedKey>> {
@@ -141,7 +141,7 @@ impl TableSnapshot {
     pub fn locate(&self, keys: &KeyColumn) -> Result<Vec<Option<RowAddress>>> {
         let mut addresses = vec![None; keys.len()];
         let order = if keys.is_sorted() { None } else { Some(keys.sort_indices()) };
-        let sorted = order.as_ref().map(|o| keys.take(o));
+        let sorted = order.as_ref().map(|o| keys.take(o)).transpose()?;
         for found in self.state.find_live(sorted.as_ref().unwrap_or(keys))? {
             let at = order.as_ref().map_or(found.key, |o| o[found.key as usize]);
             addresses[at as usize].get_or_insert(RowAddress::new(found.ordinal, found.position));
@@ -177,7 +177,8 @@ impl TableSnapshot {
                     addresses[order[start] as usize]
                 ))
             })?;
-            for (column, part) in take_rows(source, &outputs, &positions)?.into_iter().zip(&mut parts)
+            for (column, part) in
+                take_rows(source, &outputs, &positions)?.into_iter().zip(&mut parts)
             {
                 part.push(column);
             }
@@ -198,7 +199,11 @@ impl TableSnapshot {
                     &many.iter().map(|a| a.as_ref() as &dyn Array).collect::<Vec<_>>(),
                 )?,
             };
-            columns.push(if sorted { column } else { arrow::compute::take(&column, &place, None)? });
+            columns.push(if sorted {
+                column
+            } else {
+                arrow::compute::take(&column, &place, None)?
+            });
         }
         Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
     }
@@ -221,9 +226,7 @@ impl TableSnapshot {
             match &state.source {
                 Source::Segment(file) => {
                     let predicted = match &range.lower {
-                        Bound::Included(key) | Bound::Excluded(key) => {
-                            file.segment.predict(key)?.map(|p| p as u64)
-                        }
+                        Bound::Included(key) | Bound::Excluded(key) => file.segment.predict(key)?,
                         Bound::Unbounded => None,
                     };
                     explanation.segments.push(SegmentRange {
@@ -240,11 +243,7 @@ impl TableSnapshot {
     }
 }
 
-fn take_rows(
-    source: &SourceState,
-    outputs: &[Output],
-    positions: &[u32],
-) -> Result<Vec<ArrayRef>> {
+fn take_rows(source: &SourceState, outputs: &[Output], positions: &[u32]) -> Result<Vec<ArrayRef>> {
     let fields: Vec<FieldId> = outputs
         .iter()
         .filter_map(|o| match o {

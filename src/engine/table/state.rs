@@ -96,7 +96,6 @@ impl TableShape {
             with_keys,
         }
     }
-
 }
 
 /// A table as one snapshot holds it.
@@ -370,6 +369,6 @@ fn merge(shape: &TableShape, runs: &[SourceState]) -> Result<Option<Arc<Run>>> {
     }
     // A slice would keep the whole run that it comes from.
     let batch = arrow::compute::concat_batches(&shape.stored_schema, &batches)?;
-    let keys = KeyColumn::concat(&keys.iter().collect::<Vec<_>>());
+    let keys = KeyColumn::concat(&keys.iter().collect::<Vec<_>>())?;
     Ok(Some(new_run(shape, batch, keys)))
 }

@@ -227,12 +227,8 @@ pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
         for diff in &diffs {
             diff.check(&base, spec, write_sets)?;
         }
-        let mut change = Change {
-            root: spec.clone(),
-            ops: Vec::new(),
-            added: Vec::new(),
-            removed: Vec::new(),
-        };
+        let mut change =
+            Change { root: spec.clone(), ops: Vec::new(), added: Vec::new(), removed: Vec::new() };
         apply_catalog(&fork, &mut change);
         for diff in &diffs {
             diff.install(&mut change, seq)?;
@@ -531,7 +527,7 @@ fn compact_run(shape: &Arc<TableShape>, state: &SourceState) -> Result<Option<So
         return Ok(None);
     }
     let batch = arrow::compute::concat_batches(&shape.stored_schema, &batches)?;
-    let keys = KeyColumn::concat(&keys.iter().collect::<Vec<_>>());
+    let keys = KeyColumn::concat(&keys.iter().collect::<Vec<_>>())?;
     Ok(Some(SourceState::new(Source::Run(new_run(shape, batch, keys)))))
 }
 
@@ -558,7 +554,7 @@ pub(crate) fn added_segment(state: &SourceState) -> Option<AddedSegment> {
 pub(crate) fn keys_at(source: &Source, positions: &[u32]) -> Result<KeyColumn> {
     const WINDOW: u32 = 16 * 1024;
     if let Source::Run(run) = source {
-        return Ok(run.keys.take(positions));
+        return run.keys.take(positions);
     }
     let mut keys: Option<KeyBuilder> = None;
     let mut start = 0;

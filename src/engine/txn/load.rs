@@ -75,6 +75,7 @@ impl RunWriter {
         let shared = &self.shared;
         let options = WriteOptions {
             row_group_rows: shared.options.row_group_rows,
+            key: self.shape.meta.key.clone(),
             compact: self.compact,
             now_micros: shared.clock.now_micros(),
         };
@@ -158,8 +159,8 @@ impl Load {
                 Some(max) if self.unique() => rows.keys.get(0) > *max,
                 Some(max) => rows.keys.get(0) >= *max,
             }
-            && !(self.unique() && rows.keys.first_duplicate().is_some());
-        let largest = if sorted { Some(rows.keys.get(rows.keys.len() - 1)) } else { rows.keys.max() };
+            && !(self.unique() && rows.keys.first_repeat().is_some());
+        let largest = if sorted { rows.keys.last() } else { rows.keys.max() };
         if largest > self.max {
             self.max = largest;
         }
@@ -182,12 +183,11 @@ impl Load {
         if parts.is_empty() {
             return Ok(());
         }
-        let keys = KeyColumn::concat(&parts.iter().map(|p| &p.keys).collect::<Vec<_>>());
+        let keys = KeyColumn::concat(&parts.iter().map(|p| &p.keys).collect::<Vec<_>>())?;
         let mut order = keys.sort_indices();
         if self.unique() {
-            let sorted = keys.take(&order);
-            if let Some(keep) =
-                distinct(&self.shape, &sorted, self.on_conflict, &mut self.settled)?
+            let sorted = keys.take(&order)?;
+            if let Some(keep) = distinct(&self.shape, &sorted, self.on_conflict, &mut self.settled)?
             {
                 order = keep.iter().map(|i| order[*i as usize]).collect();
             }
@@ -215,7 +215,7 @@ impl Load {
                 })
                 .collect::<Result<Vec<ArrayRef>>>()?;
             let batch = RecordBatch::try_new(Arc::clone(&self.shape.stored_schema), columns)?;
-            run.write(&batch, &keys.take(chunk))?;
+            run.write(&batch, &keys.take(chunk)?)?;
         }
         let (segments, time) = run.finish()?;
         self.train_time += time;

@@ -12,7 +12,10 @@ pub use root::Snapshot;
 pub use transaction::{Savepoint, Transaction};
 pub use write::{Write, WriteResult};
 
-pub(crate) use commit::{Change, Committer, find_row, install, keys_at, relocate, segment_file, added_segment, segment_id};
+pub(crate) use commit::{
+    Change, Committer, added_segment, find_row, install, keys_at, row_ids_at, segment_file,
+    segment_id,
+};
 pub(crate) use load::RunWriter;
 pub(crate) use root::{DbRoot, Object};
 

@@ -107,7 +107,9 @@ fn settle_segment(
     // Sources whose keys cannot be among the segment's are left alone.
     let near: Vec<(u32, SourceState)> = (0_u32..)
         .zip(state.sources())
-        .filter(|(_, s)| s.live_count() > 0 && s.source.min_key() <= max && s.source.max_key() >= min)
+        .filter(|(_, s)| {
+            s.live_count() > 0 && s.source.min_key() <= max && s.source.max_key() >= min
+        })
         .map(|(i, s)| (i, s.clone()))
         .collect();
     if near.is_empty() {
@@ -160,5 +162,5 @@ fn without(rows: &Sorted, found: &[Found]) -> Result<Sorted> {
     let kept: Vec<u32> = (0_u32..).zip(&keep).filter(|(_, k)| **k).map(|(i, _)| i).collect();
     let indices = arrow::array::UInt32Array::from(kept.clone());
     let batch = arrow::compute::take_record_batch(&rows.batch, &indices)?;
-    Ok(Sorted { batch, keys: rows.keys.take(&kept) })
+    Ok(Sorted { batch, keys: rows.keys.take(&kept)? })
 }

@@ -132,7 +132,8 @@ impl Write {
         }
         let batch = RecordBatch::try_new(Arc::clone(&shape.stored_schema), columns)
             .map_err(|e| Error::invalid(format!("table {}: {e}", shape.meta.name)))?;
-        let keys = shape.keys(&batch).map_err(|e| e.context(format_args!("table {}", shape.meta.name)))?;
+        let keys =
+            shape.keys(&batch).map_err(|e| e.context(format_args!("table {}", shape.meta.name)))?;
         Ok(Sorted { batch, keys })
     }
 
@@ -159,7 +160,7 @@ impl Write {
 pub(super) fn concat(shape: &TableShape, parts: &[Sorted]) -> Result<Sorted> {
     let batch =
         arrow::compute::concat_batches(&shape.stored_schema, parts.iter().map(|p| &p.batch))?;
-    let keys = KeyColumn::concat(&parts.iter().map(|p| &p.keys).collect::<Vec<_>>());
+    let keys = KeyColumn::concat(&parts.iter().map(|p| &p.keys).collect::<Vec<_>>())?;
     Ok(Sorted { batch, keys })
 }
 
@@ -173,7 +174,7 @@ fn sort(
 ) -> Result<Sorted> {
     let order = if rows.keys.is_sorted() { None } else { Some(rows.keys.sort_indices()) };
     let unique = shape.meta.key_kind == crate::engine::KeyKind::Primary;
-    let sorted_keys = order.as_ref().map(|o| rows.keys.take(o));
+    let sorted_keys = order.as_ref().map(|o| rows.keys.take(o)).transpose()?;
     let keys = sorted_keys.as_ref().unwrap_or(&rows.keys);
     let keep = if unique { distinct(shape, keys, on_conflict, result)? } else { None };
     let order = match (order, &keep) {
@@ -185,8 +186,8 @@ fn sort(
     let indices = arrow::array::UInt32Array::from(order);
     let batch = arrow::compute::take_record_batch(&rows.batch, &indices)?;
     let keys = match (keep, sorted_keys) {
-        (Some(keep), Some(sorted)) => sorted.take(&keep),
-        (Some(keep), None) => rows.keys.take(&keep),
+        (Some(keep), Some(sorted)) => sorted.take(&keep)?,
+        (Some(keep), None) => rows.keys.take(&keep)?,
         (None, Some(sorted)) => sorted,
         (None, None) => rows.keys,
     };
@@ -200,7 +201,7 @@ pub(super) fn distinct(
     on_conflict: OnConflict,
     result: &mut WriteResult,
 ) -> Result<Option<Vec<u32>>> {
-    let Some(first) = keys.first_duplicate() else { return Ok(None) };
+    let Some(first) = keys.first_repeat() else { return Ok(None) };
     if on_conflict == OnConflict::Error {
         return Err(duplicate(shape, &keys.slice(first, 1), "occurs twice in the rows to insert"));
     }
@@ -232,8 +233,7 @@ pub(super) fn duplicate(shape: &TableShape, keys: &KeyColumn, why: &str) -> Erro
         Ok(columns) => columns
             .iter()
             .map(|c| {
-                arrow::util::display::array_value_to_string(c, 0)
-                    .unwrap_or_else(|_| "?".to_owned())
+                arrow::util::display::array_value_to_string(c, 0).unwrap_or_else(|_| "?".to_owned())
             })
             .collect(),
         Err(e) => return e,

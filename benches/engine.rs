@@ -1,0 +1,192 @@
+//! The engine alone: loads, scans, counts and point reads of 10 M rows of 32 bytes, beside `BTreeMap`.
+//!
+//! `cargo bench --no-default-features --bench engine [-- ROWS]`
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use omendb::engine::{
+    Engine, KeyRange, KeySpec, OnConflict, Options, Result, ScanRequest, Table,
+};
+
+const BATCH_ROWS: usize = 64 * 1024;
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Int64, false),
+        Field::new("a", DataType::Int64, true),
+        Field::new("b", DataType::Float64, true),
+        Field::new("c", DataType::Float64, true),
+    ]))
+}
+
+fn batch(keys: &[i64]) -> RecordBatch {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(keys.to_vec())),
+        Arc::new(Int64Array::from_iter_values(keys.iter().map(|k| k.wrapping_mul(7)))),
+        Arc::new(Float64Array::from_iter_values(keys.iter().map(|k| *k as f64 * 0.5))),
+        Arc::new(Float64Array::from_iter_values(keys.iter().map(|k| (*k as f64).sqrt()))),
+    ];
+    RecordBatch::try_new(schema(), columns).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A cheap generator: the bench needs no more.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+fn per(time: Duration, count: usize) -> f64 {
+    time.as_nanos() as f64 / count as f64
+}
+
+fn load(engine: &Engine, name: &str, keys: &[i64]) -> Result<Table> {
+    let table = engine.create_table(name, &schema(), &KeySpec::primary(["key"]))?;
+    let batches: Vec<RecordBatch> = keys.chunks(BATCH_ROWS).map(batch).collect();
+    let start = Instant::now();
+    let mut txn = engine.begin()?;
+    let mut write = txn.write(table.id(), OnConflict::Error)?;
+    for batch in &batches {
+        write.insert(batch)?;
+    }
+    let done = txn.apply(write)?;
+    txn.commit()?;
+    let time = start.elapsed();
+    println!(
+        "load {name:9} {:6.1} ns/row  {:6.1} M rows/s  {} segments, training {:.1} ns/row",
+        per(time, keys.len()),
+        1e3 / per(time, keys.len()),
+        done.segment_count,
+        per(done.train_time, keys.len()),
+    );
+    Ok(table)
+}
+
+fn scan(label: &str, table: &Table, rows: usize) -> Result<()> {
+    let start = Instant::now();
+    let mut seen = 0;
+    for batch in table.scan()? {
+        seen += black_box(batch?).num_rows();
+    }
+    assert_eq!(seen, rows);
+    let time = start.elapsed();
+    let bytes = rows as f64 * 32.0;
+    println!(
+        "scan {label:12} {:6.2} ns/row  {:5.2} GB/s",
+        per(time, rows),
+        bytes / time.as_secs_f64() / 1e9
+    );
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let rows: usize =
+        std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(10_000_000);
+    let dir = tempfile::tempdir()?;
+    let options = Options { cache_bytes: 1 << 30, ..Options::default() };
+    let engine = Engine::open(dir.path(), options)?;
+    let keys: Vec<i64> = (0..rows as i64).map(|k| k * 10).collect();
+    let sorted = load(&engine, "sorted", &keys)?;
+    scan("cold", &sorted, rows)?;
+    scan("hot", &sorted, rows)?;
+    scan("hot again", &sorted, rows)?;
+    points(&engine, &sorted, &keys)?;
+    counts(&sorted, rows)?;
+
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let gone: Vec<i64> = (0..rows / 100).map(|_| keys[random.next() as usize % rows]).collect();
+    let array: ArrayRef = Arc::new(Int64Array::from(gone));
+    let start = Instant::now();
+    let deleted = sorted.delete(&[array])? as usize;
+    println!("delete 1 %       {:6.0} ns/row", per(start.elapsed(), deleted));
+    scan("1 % deleted", &sorted, rows - deleted)?;
+    counts(&sorted, rows)?;
+
+    let mut shuffled = keys;
+    for i in (1..rows).rev() {
+        shuffled.swap(i, random.next() as usize % (i + 1));
+    }
+    engine.drop_table("sorted")?;
+    let unsorted = load(&engine, "unsorted", &shuffled)?;
+    scan("overlapping", &unsorted, rows)?;
+    let start = Instant::now();
+    let segments = engine.compact(unsorted.id())?;
+    println!("compact {segments} segments: {:.1} ns/row", per(start.elapsed(), rows));
+    scan("compacted", &unsorted, rows)?;
+    Ok(())
+}
+
+fn points(engine: &Engine, table: &Table, keys: &[i64]) -> Result<()> {
+    let start = Instant::now();
+    let tree: BTreeMap<i64, u32> = keys.iter().copied().zip(0..).collect();
+    println!("BTreeMap build   {:6.1} ns/row", per(start.elapsed(), keys.len()));
+    let mut random = Random(42);
+    let wanted: Vec<i64> =
+        (0..200_000).map(|_| keys[random.next() as usize % keys.len()]).collect();
+    let start = Instant::now();
+    let mut sum = 0;
+    for key in &wanted {
+        sum += u64::from(tree[key]);
+    }
+    let btree = per(start.elapsed(), wanted.len());
+    black_box(sum);
+    let snapshot = table.snapshot()?;
+    let encoded = snapshot.codec().encode(&[Arc::new(Int64Array::from(wanted.clone())) as ArrayRef])?;
+    let start = Instant::now();
+    let mut found = 0;
+    for i in 0..encoded.len() {
+        found += snapshot.count(&KeyRange::point(encoded.get(i)))?;
+    }
+    let single = per(start.elapsed(), wanted.len());
+    assert_eq!(found as usize, wanted.len());
+    let start = Instant::now();
+    let located = snapshot.locate(&encoded)?;
+    let batched = per(start.elapsed(), wanted.len());
+    assert!(located.iter().all(Option::is_some));
+    println!("lookup           BTreeMap {btree:.0} ns, one by one {single:.0} ns ({:.1}x), batch {batched:.0} ns ({:.1}x)", btree / single, btree / batched);
+    let start = Instant::now();
+    let few = 2000;
+    for key in &wanted[..few] {
+        let key: ArrayRef = Arc::new(Int64Array::from(vec![*key]));
+        black_box(table.get(&[key])?);
+    }
+    println!("get one row      {:6.0} ns", per(start.elapsed(), few));
+    let _ = engine;
+    Ok(())
+}
+
+fn counts(table: &Table, rows: usize) -> Result<()> {
+    let snapshot = table.snapshot()?;
+    for span in [1_000_i64, rows as i64 * 10] {
+        let bound = |k: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![k])) };
+        let range = snapshot.codec().range(
+            &[],
+            std::ops::Bound::Included(bound(5)),
+            std::ops::Bound::Excluded(bound(span - 5)),
+        )?;
+        let start = Instant::now();
+        for _ in 0..10_000 {
+            black_box(snapshot.count(black_box(&range))?);
+        }
+        println!("count {:>9} keys {:6.0} ns", span / 10, per(start.elapsed(), 10_000));
+    }
+    let start = Instant::now();
+    let mut request = ScanRequest::new(KeyRange::all());
+    request.offset = rows as u64 / 2;
+    request.limit = Some(10);
+    for _ in 0..1_000 {
+        black_box(snapshot.scan(&request)?.next().transpose()?);
+    }
+    println!("offset {} limit 10: {:.0} ns", rows / 2, per(start.elapsed(), 1_000));
+    Ok(())
+}
