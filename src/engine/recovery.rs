@@ -274,9 +274,7 @@ impl Recovery {
     /// Removes files of segments that the recovered state does not have: those of writes that were not
     /// committed, and those whose removal was cut short.
     pub(super) fn remove_orphans(&self) -> Result<()> {
-        let tables: HashSet<TableId> =
-            self.root.tables.keys().copied().chain(self.store.list_tables()?).collect();
-        for table in tables {
+        for table in self.store.list_tables()? {
             let live: HashSet<SegmentId> = self
                 .root
                 .tables
