@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use omendb::engine::{
-    Engine, KeyRange, KeySpec, OnConflict, Options, Result, ScanRequest, Table,
-};
+use omendb::engine::{Engine, KeyRange, KeySpec, OnConflict, Options, Result, ScanRequest, Table};
 
 const BATCH_ROWS: usize = 64 * 1024;
 
@@ -90,8 +88,7 @@ fn scan(label: &str, table: &Table, rows: usize) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    let rows: usize =
-        std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(10_000_000);
+    let rows: usize = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(10_000_000);
     let dir = tempfile::tempdir()?;
     let options = Options { cache_bytes: 1 << 30, ..Options::default() };
     let engine = Engine::open(dir.path(), options)?;
@@ -141,7 +138,8 @@ fn points(engine: &Engine, table: &Table, keys: &[i64]) -> Result<()> {
     let btree = per(start.elapsed(), wanted.len());
     black_box(sum);
     let snapshot = table.snapshot()?;
-    let encoded = snapshot.codec().encode(&[Arc::new(Int64Array::from(wanted.clone())) as ArrayRef])?;
+    let encoded =
+        snapshot.codec().encode(&[Arc::new(Int64Array::from(wanted.clone())) as ArrayRef])?;
     let start = Instant::now();
     let mut found = 0;
     for i in 0..encoded.len() {
@@ -153,7 +151,11 @@ fn points(engine: &Engine, table: &Table, keys: &[i64]) -> Result<()> {
     let located = snapshot.locate(&encoded)?;
     let batched = per(start.elapsed(), wanted.len());
     assert!(located.iter().all(Option::is_some));
-    println!("lookup           BTreeMap {btree:.0} ns, one by one {single:.0} ns ({:.1}x), batch {batched:.0} ns ({:.1}x)", btree / single, btree / batched);
+    println!(
+        "lookup           BTreeMap {btree:.0} ns, one by one {single:.0} ns ({:.1}x), batch {batched:.0} ns ({:.1}x)",
+        btree / single,
+        btree / batched
+    );
     let start = Instant::now();
     let few = 2000;
     for key in &wanted[..few] {
