@@ -133,6 +133,9 @@ impl TableMeta {
                     "table {name}: the column name \"{ROW_ID_COLUMN}\" is reserved"
                 )));
             }
+            super::segment::check_column_type(field.data_type()).map_err(|e| {
+                e.context(format_args!("table {name}: column \"{}\"", field.name()))
+            })?;
             let id = FieldId(columns.len() as u32 + 1);
             columns.push(Column { id, field: Arc::clone(field), default_sql: None, initial: None });
         }

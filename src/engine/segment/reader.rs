@@ -222,10 +222,14 @@ impl Segment {
         let mut cold: Vec<(usize, usize)> = Vec::new();
         for (i, field) in fields.iter().enumerate() {
             let Some(index) = self.field_index(*field) else { continue };
-            if !self.is_cached(*field, group) && !self.is_worth_caching(index, group, rows) {
-                cold.push((i, index));
-            } else if let Some(column) = self.column(*field, group)? {
-                parts[i].push(take_rows(&column, rows)?);
+            let column = match self.store.cache.get::<ArrayRef>(&self.column_key(*field, group)) {
+                Some(column) => Some(ArrayRef::clone(&column)),
+                None if self.is_worth_caching(index, group, rows) => self.column(*field, group)?,
+                None => None,
+            };
+            match column {
+                Some(column) => parts[i].push(take_rows(&column, rows)?),
+                None => cold.push((i, index)),
             }
         }
         if cold.is_empty() {

@@ -252,3 +252,27 @@ fn a_timestamp_beyond_what_parquet_holds_is_refused_by_column() {
     assert_eq!(error.kind(), ErrorKind::Constraint);
     assert!(error.message().contains("\"at\""), "{error}");
 }
+
+/// Writes a file with a column of every type for other readers to try; run by hand with `OMENDB_SAMPLE_DIR`.
+#[test]
+#[ignore = "writes files for other readers"]
+fn sample_for_other_readers() {
+    let dir = std::env::var("OMENDB_SAMPLE_DIR").unwrap();
+    for compact in [false, true] {
+        let store = SegmentStore {
+            vfs: Arc::new(crate::engine::fs::OsFs),
+            dir: Path::new(&dir).join(if compact { "compact" } else { "load" }),
+            cache: Arc::new(Cache::new(1 << 20)),
+        };
+        store.create_table_dir(TABLE).unwrap();
+        let types = all_types();
+        let names: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
+        let mut columns = vec![("k", DataType::Int64, false)];
+        columns.extend(names.iter().zip(&types).map(|(n, t)| (n.as_str(), t.clone(), true)));
+        let schema = schema(&columns);
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(0..20_000))];
+        arrays.extend(types.iter().map(|t| values(t, 20_000)));
+        let batch = RecordBatch::try_new(schema, arrays).unwrap();
+        write(&store, &batch, &[0], &options(&[1], 8192, compact), 5000).unwrap();
+    }
+}
