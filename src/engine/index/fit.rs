@@ -13,6 +13,9 @@ use super::simd;
 
 /// Keys of the blocks that are cut or joined.
 const BLOCK: usize = 4096;
+/// What a leaf costs, in bits: twice its size, because leaves are worth more than keys where they fit a
+/// cache that keys do not fit.
+const LEAF_COST: usize = 512;
 /// Leaves are not cut below this.
 const MIN_LEAF: usize = 128;
 /// Keys whose residuals are computed together; a multiple of eight.
@@ -42,8 +45,8 @@ struct Fit {
 
 impl Fit {
     /// Bits of leaf, its share of the root, and residuals.
-    fn cost<K: ModelKey>(&self) -> usize {
-        (Leaf::<K>::BYTES + 8) * 8 + self.len * self.width as usize
+    fn cost(&self) -> usize {
+        LEAF_COST + self.len * self.width as usize
     }
 
     /// Rows that its residuals spread over.
@@ -80,10 +83,10 @@ impl<K: ModelKey> Trainer<'_, K> {
         }
         if self.fits.len() - before <= 4 && self.fits.len() - before > 1 {
             let whole = fit(self.keys, start, len);
-            if whole.cost::<K>() <= cost && whole.window() <= MAX_WINDOW {
+            if whole.cost() <= cost && whole.window() <= MAX_WINDOW {
                 self.fits.truncate(before);
                 self.fits.push(whole);
-                cost = whole.cost::<K>();
+                cost = whole.cost();
             }
         }
         cost
@@ -92,7 +95,7 @@ impl<K: ModelKey> Trainer<'_, K> {
     /// Fits from above: the parts replace the whole if they cost less.
     fn cut(&mut self, start: usize, len: usize) -> usize {
         let whole = fit(self.keys, start, len);
-        let cost = whole.cost::<K>();
+        let cost = whole.cost();
         if whole.width == 0 || len <= MIN_LEAF || (len <= 256 && !self.uneven(start, len)) {
             self.fits.push(whole);
             return cost;
@@ -125,14 +128,17 @@ impl<K: ModelKey> Trainer<'_, K> {
         let (mut max_error, mut error_sum) = (0f64, 0f64);
         for fit in &self.fits {
             let keys = &self.keys[fit.start..fit.start + fit.len];
+            let data = u32::try_from(packer.words()).expect("residuals of 32 GiB at most");
+            let errors = fit.pack(keys, &mut packer);
+            let mean_error = errors / fit.len as f64;
             leaves.push(Leaf {
                 first: keys[0],
-                meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias),
+                meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, mean_error),
                 start: fit.start as u32,
-                data: u32::try_from(packer.words()).expect("residuals of 32 GiB at most"),
+                data,
             });
             max_error = max_error.max(fit.window() / 2.0);
-            error_sum += fit.pack(keys, &mut packer);
+            error_sum += errors;
         }
         Trained { leaves, packed: packer.finish(), max_error: max_error.ceil() as usize, error_sum }
     }

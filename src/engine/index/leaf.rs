@@ -8,14 +8,20 @@ use super::simd::{Group, count_below};
 /// Longest leaf, in keys. Lines are exact integers because `mantissa * MAX_LEAF < 2^64`.
 pub(super) const MAX_LEAF: usize = 1 << 16;
 /// Bits of a line's mantissa.
-const MANTISSA: u32 = 38;
-/// Reach of leaves whose window is wider than 32 rows.
-const FAR: u32 = 3;
+const MANTISSA: u32 = 36;
+/// Rows that are compared at once at most.
+const ROWS: usize = 32;
+/// Reach of leaves with a wider window than that, whose keys lie near the middle of it mostly.
+const MIDDLE: u32 = 3;
+/// Reach of leaves whose keys lie anywhere in a wide window.
+const FAR: u32 = 4;
+/// Rows from the middle of the window that keys of [`MIDDLE`] leaves have on average at most.
+const NEAR: f64 = 16.0;
 
 /// A line in integers: its value at `i` is `mantissa * i * 2^-exponent`, rounded down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
-    /// At most 38 bits.
+    /// At most 36 bits.
     pub mantissa: u64,
     /// 0..64 shifts right by that much, 64 and more shifts left by `exponent - 64`.
     pub exponent: u8,
@@ -60,9 +66,9 @@ impl Line {
 pub(super) struct Leaf<K> {
     /// Its first key. Leaves are found by it.
     pub first: K,
-    /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), reach (2),
-    /// mantissa (38). A reach of `r` below 3 says that `8 << r` rows hold any window of the leaf, one
-    /// row before and one after it.
+    /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), reach (4),
+    /// mantissa (36). A reach of `r` below 3 says that `8 << r` rows hold any window of the leaf, one
+    /// row before and one after it; 3 that most keys are near the middle of it, 4 that they are not.
     pub meta: u64,
     /// Position of its first key.
     pub start: u32,
@@ -74,15 +80,19 @@ impl<K: ModelKey> Leaf<K> {
     /// Bytes of a leaf, in memory and on disk.
     pub(super) const BYTES: usize = K::BYTES + 16;
 
-    pub(super) fn meta(line: Line, width: u32, bias: u8) -> u64 {
+    /// `mean_error` is that of its keys, in rows.
+    pub(super) fn meta(line: Line, width: u32, bias: u8, mean_error: f64) -> u64 {
         // Floor of the lower end, floor plus one of the upper, a row before and one after.
         let rows = 2f64.powi(width as i32) / line.slope() + 4.0;
-        let reach = if line.mantissa == 0 {
-            FAR
-        } else {
-            u32::from(rows > 8.0) + u32::from(rows > 16.0) + u32::from(rows > 32.0)
+        let reach = match rows {
+            _ if line.mantissa == 0 => FAR,
+            ..=8.0 => 0,
+            ..=16.0 => 1,
+            ..=32.0 => 2,
+            _ if mean_error <= NEAR => MIDDLE,
+            _ => FAR,
         };
-        line.mantissa << 26
+        line.mantissa << 28
             | u64::from(reach) << 24
             | u64::from(bias) << 16
             | u64::from(width) << 8
@@ -91,12 +101,12 @@ impl<K: ModelKey> Leaf<K> {
 
     #[inline(always)]
     pub(super) fn line(&self) -> Line {
-        Line { mantissa: self.meta >> 26, exponent: self.meta as u8 }
+        Line { mantissa: self.meta >> 28, exponent: self.meta as u8 }
     }
 
     #[inline(always)]
     fn reach(&self) -> u32 {
-        (self.meta >> 24) as u32 & 3
+        (self.meta >> 24) as u32 & 15
     }
 
     #[inline(always)]
@@ -117,7 +127,7 @@ impl<K: ModelKey> Leaf<K> {
         LeafView {
             packed,
             byte: self.data as usize * 8,
-            mantissa: self.meta >> 26,
+            mantissa: self.meta >> 28,
             reach: self.reach(),
             right,
             left,
@@ -150,17 +160,18 @@ impl<K: ModelKey> Leaf<K> {
         (lo, (row(u, slope, len) + 1).min(len))
     }
 
-    /// The rows that [`LeafView::find`] is to look at: the window, or with `SIMD` and a small reach, all
-    /// rows within it, which takes one quotient less.
+    /// The rows that [`LeafView::find`] is to look at: the window, or with `SIMD` the rows to compare at
+    /// once, which takes one quotient instead of two.
     #[inline(always)]
     pub(super) fn aim<const SIMD: bool>(&self, u: K, len: usize) -> (usize, usize) {
         let reach = self.reach();
-        if SIMD && K::BITS == 64 && reach < FAR {
-            let lo = u.saturating_sub(K::mask(self.width()));
-            let lo = row(lo, self.line().slope(), len).saturating_sub(1);
-            return (lo, (lo + (8 << reach)).min(len));
+        if !SIMD || K::BITS != 64 || reach >= FAR {
+            return self.window(u, len);
         }
-        self.window(u, len)
+        let mask = K::mask(self.width());
+        let (mask, before) = if reach == MIDDLE { (mask.shr(1), ROWS / 2) } else { (mask, 1) };
+        let at = row(u.saturating_sub(mask), self.line().slope(), len).saturating_sub(before);
+        (at, (at + (8 << reach.min(2))).min(len))
     }
 }
 
@@ -168,7 +179,7 @@ impl<K: ModelKey> Leaf<K> {
 #[inline(always)]
 fn row<K: ModelKey>(x: K, slope: f64, len: usize) -> usize {
     let at = x.to_f64() / slope;
-    if at >= len as f64 { len } else { at as i32 as usize }
+    if at < len as f64 { at as u32 as usize } else { len }
 }
 
 /// `bias` 256ths of `2^width`.
@@ -237,20 +248,18 @@ impl<K: ModelKey> LeafView<'_, K> {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn find_simd(&self, u: K, mut lo: usize, mut hi: usize) -> usize {
-        const ROWS: usize = 32;
-        let (mut row, mut groups) = (lo, 1 << self.reach);
-        if self.reach == FAR {
+        let (mut row, mut end) = (lo, hi);
+        if self.reach >= FAR {
             while hi - lo > 2 * ROWS {
                 let mid = lo.midpoint(hi);
                 let below = self.relative(mid) < u;
                 lo = if below { mid + 1 } else { lo };
                 hi = if below { hi } else { mid };
             }
-            groups = 4;
-            // The middle is the likeliest place.
             row = lo.midpoint(hi).saturating_sub(ROWS / 2);
+            end = (row + ROWS).min(self.len);
         }
-        let end = (row + 8 * groups).min(self.len);
+        let groups = 1 << self.reach.min(2);
         let group = Group {
             residuals: self.packed.at(self.byte),
             width: self.width,
@@ -273,6 +282,9 @@ impl<K: ModelKey> LeafView<'_, K> {
     /// Where not even one row of those compared was below `u`, or all of them were.
     #[inline(never)]
     fn find_around(&self, u: K, lo: usize, hi: usize, at: usize) -> usize {
+        if self.reach < FAR {
+            return self.verified(u, at, at, at);
+        }
         let below = at > 0 && self.relative(at - 1) < u;
         let (lo, hi) = if below { (at, hi.max(at)) } else { (lo.min(at), at) };
         self.verified(u, lo, hi, self.lower_bound(u, lo, hi))
