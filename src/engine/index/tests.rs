@@ -10,6 +10,8 @@ fn check<K: ModelKey>(keys: &[K], extra: &[K]) {
     index.encode(&mut bytes);
     let read = LearnedKeys::<K>::decode_from(&bytes).expect("its own format");
     check_index(&read, keys, extra);
+    #[cfg(target_arch = "x86_64")]
+    check_index(&LearnedKeys { simd: false, ..read.clone() }, keys, extra);
     let mut again = Vec::new();
     read.encode(&mut again);
     assert_eq!(bytes, again);
@@ -198,11 +200,17 @@ proptest! {
     #[test]
     fn damaged_bytes_do_no_harm(
         keys in keys(),
+        wide in any::<bool>(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let mut bytes = Vec::new();
-        LearnedKeys::build(&keys).encode(&mut bytes);
+        if wide {
+            let keys: Vec<u128> = keys.iter().map(|&k| u128::from(k) << 50).collect();
+            LearnedKeys::build(&keys).encode(&mut bytes);
+        } else {
+            LearnedKeys::build(&keys).encode(&mut bytes);
+        }
         for (at, value) in damage {
             let at = at.index(bytes.len());
             bytes[at] = value;
@@ -223,6 +231,12 @@ proptest! {
 
 fn exercise<K: ModelKey>(bytes: &[u8], queries: &[K]) {
     let Ok(index) = LearnedKeys::<K>::decode_from(bytes) else { return };
+    #[cfg(target_arch = "x86_64")]
+    exercise_index(&LearnedKeys { simd: false, ..index.clone() }, queries);
+    exercise_index(&index, queries);
+}
+
+fn exercise_index<K: ModelKey>(index: &LearnedKeys<K>, queries: &[K]) {
     let mut out = vec![0; queries.len()];
     index.lower_bound_batch(queries, &mut out);
     assert!(out.iter().all(|&p| p as usize <= index.len()));
@@ -239,4 +253,88 @@ fn exercise<K: ModelKey>(bytes: &[u8], queries: &[K]) {
         assert_eq!(index.get(i), *k);
     }
     index.stats();
+}
+
+fn bytes_per_key(keys: &[u64]) -> (f64, f64) {
+    let stats = LearnedKeys::build(keys).stats();
+    let n = keys.len() as f64;
+    (stats.model_bytes as f64 / n, stats.key_bytes as f64 / n)
+}
+
+#[test]
+fn ordered_keys_take_little_room_and_others_no_more_than_themselves() {
+    let mut next = random(4);
+    let (model, keys) = bytes_per_key(&(0..100_000).collect::<Vec<_>>());
+    assert!(model + keys <= 0.1, "{model} + {keys}");
+    let jittered: Vec<u64> = (0..100_000).map(|i| (1 << 50) + i * 1_000 + next() % 250).collect();
+    let (model, keys) = bytes_per_key(&jittered);
+    assert!(model <= 0.06 && keys <= 1.5, "{model}, {keys}");
+    let mut spread: Vec<u64> = (0..100_000).map(|_| next() >> (next() % 40)).collect();
+    spread.sort_unstable();
+    let (model, keys) = bytes_per_key(&spread);
+    assert!(model <= 0.25 && keys <= 8.0, "{model}, {keys}");
+}
+
+#[test]
+fn the_error_is_bounded_on_skewed_keys() {
+    let mut next = random(5);
+    let mut keys: Vec<u64> = (0..200_000).map(|_| 1 << (next() % 40)).collect();
+    let mut at = 0u64;
+    keys.iter_mut().for_each(|k| {
+        at += *k;
+        *k = at;
+    });
+    let stats = LearnedKeys::build(&keys).stats();
+    assert!(stats.max_error <= 512, "{stats:?}");
+    assert!(stats.mean_error <= stats.max_error as f64, "{stats:?}");
+}
+
+/// A model that is wrong everywhere costs time, not answers.
+#[test]
+fn a_wrong_model_gives_right_answers() {
+    let mut next = random(6);
+    let keys: Vec<u64> = (0..20_000).map(|i| i * 1_000 + next() % 900).collect();
+    let right = LearnedKeys::build(&keys);
+    let mut wrong = right.clone();
+    // A root over other leaves sends every key elsewhere.
+    let mut leaves = wrong.leaves[..wrong.leaf_count].to_vec();
+    leaves.iter_mut().for_each(|l| l.first = l.first.wrapping_mul(3) / 7);
+    leaves.sort_by_key(|l| l.first);
+    wrong.root = Some(Root::new(&leaves));
+    check_index_bounds(&wrong, &keys);
+    // A reach that does not hold.
+    let mut wrong = right.clone();
+    for l in &mut wrong.leaves[..right.leaf_count] {
+        l.meta &= !(15 << 24);
+    }
+    check_index_bounds(&wrong, &keys);
+}
+
+fn check_index_bounds(index: &LearnedKeys<u64>, keys: &[u64]) {
+    let queries: Vec<u64> = keys.iter().flat_map(|&k| [k.saturating_sub(1), k, k + 1]).collect();
+    let expected: Vec<u32> =
+        queries.iter().map(|&q| keys.partition_point(|&k| k < q) as u32).collect();
+    for (&q, &e) in queries.iter().zip(&expected) {
+        assert_eq!(index.lower_bound(q), e as usize, "{q}");
+    }
+    let mut out = vec![0; queries.len()];
+    index.lower_bound_batch(&queries, &mut out);
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn damage_is_named() {
+    let mut bytes = Vec::new();
+    LearnedKeys::<u64>::build(&[1, 2, 3, 10]).encode(&mut bytes);
+    let error = |bytes: &[u8]| LearnedKeys::<u64>::decode_from(bytes).expect_err("damage");
+    let kind = crate::engine::error::ErrorKind::Corruption;
+    assert_eq!(error(&[]).kind(), kind);
+    assert_eq!(error(&bytes[..bytes.len() - 1]).kind(), kind);
+    assert_eq!(LearnedKeys::<u128>::decode_from(&bytes).expect_err("other keys").kind(), kind);
+    let mut newer = bytes.clone();
+    newer[4] = 9;
+    assert!(error(&newer).message().contains("version 9"), "{}", error(&newer));
+    let mut huge = bytes.clone();
+    huge[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(error(&huge).kind(), kind);
 }
