@@ -59,8 +59,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         let max_error = input.u64()? as usize;
         let mean_error = f64::from_bits(input.u64()?);
         // Sizes are compared with what is there before anything is allocated.
-        let sizes = (leaf_count as u64 * Leaf::<K>::BYTES as u64)
-            .checked_add(words.checked_mul(8).unwrap_or(u64::MAX));
+        let sizes =
+            (leaf_count as u64 * Leaf::<K>::BYTES as u64).checked_add(words.saturating_mul(8));
         if sizes != Some(input.0.len() as u64) {
             return Err(corrupt("its length is not that of its leaves and residuals"));
         }
