@@ -27,7 +27,7 @@ fn rewrite(
     sources: &[SourceState],
     compact: bool,
 ) -> Result<(Vec<SourceState>, Duration)> {
-    shared.store.create_table_dir(shape.meta.id)?;
+    shared.create_table_dir(shape.meta.id)?;
     let inputs = sources
         .iter()
         .map(|s| Input { state: s.clone(), ordinal: 0, positions: 0..s.source.len() })
@@ -40,7 +40,7 @@ fn rewrite(
         writer.write(&batch, &keys)?;
     }
     let done = writer.finish()?;
-    shared.store.sync_table_dir(shape.meta.id)?;
+    shared.sync_table_dir(shape.meta.id)?;
     Ok(done)
 }
 

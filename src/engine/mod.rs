@@ -131,18 +131,42 @@ impl Shared {
         Ok(())
     }
 
+    /// Makes the directory of a table. Where its sync fails, nobody knows what a later sync would be
+    /// worth, so the database takes no writes any more.
+    fn create_table_dir(&self, table: TableId) -> Result<()> {
+        self.store.create_table_dir(table).inspect_err(|e| self.fail(e))
+    }
+
+    /// Makes the names of a table's segments durable; see [`Shared::create_table_dir`].
+    fn sync_table_dir(&self, table: TableId) -> Result<()> {
+        self.store.sync_table_dir(table).inspect_err(|e| self.fail(e))
+    }
+
+    fn fail(&self, e: &Error) {
+        tracing::error!(error = %e, "a directory could not be synced: the database is read-only now");
+        self.committer.fail(&format!("a directory could not be synced: {e}"));
+    }
+
     /// Removes the files of segments that nobody needs any more.
     fn collect_garbage(&self) -> Result<()> {
         if self.garbage.is_empty() {
             return Ok(());
         }
+        let mut result = Ok(());
         for (table, segment) in self.garbage.take() {
-            self.store.remove(table, segment)?;
-            if self.root.load().tables.get(&table).is_none() {
-                self.store.remove_table_dir(table)?;
+            let removed = self.store.remove(table, segment).and_then(|()| {
+                match self.root.load().tables.get(&table) {
+                    None => self.store.remove_table_dir(table),
+                    Some(_) => Ok(()),
+                }
+            });
+            if removed.is_err() {
+                // It is tried again; the files are in nobody's way meanwhile.
+                self.garbage.put((table, segment));
+                result = removed;
             }
         }
-        Ok(())
+        result
     }
 }
 

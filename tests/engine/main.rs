@@ -1,5 +1,6 @@
 //! Tests of the embedded engine through its public interface.
 
+mod crash;
 mod model;
 mod transactions;
 

@@ -144,9 +144,23 @@ impl TableSnapshot {
         let sorted = order.as_ref().map(|o| keys.take(o)).transpose()?;
         for found in self.state.find_live(sorted.as_ref().unwrap_or(keys))? {
             let at = order.as_ref().map_or(found.key, |o| o[found.key as usize]);
-            addresses[at as usize].get_or_insert(RowAddress::new(found.ordinal, found.position));
+            let address = RowAddress::new(found.ordinal, found.position);
+            let slot: &mut Option<RowAddress> = &mut addresses[at as usize];
+            *slot = match *slot {
+                // Where keys repeat, several sources can have one; the first to arrive counts.
+                Some(other) if self.row_id(other)? <= self.row_id(address)? => Some(other),
+                _ => Some(address),
+            };
         }
         Ok(addresses)
+    }
+
+    /// The hidden row id of a row.
+    fn row_id(&self, address: RowAddress) -> Result<u64> {
+        let source = self.state.source_at(address.ordinal());
+        let source = source.ok_or_else(|| Error::internal("a row was found in no source"))?;
+        let position = u64::from(address.position());
+        Ok(source.source.row_ids(position..position + 1)?.value(0))
     }
 
     /// The rows at these addresses, in this order, of the columns `projection` (all for `None`).

@@ -132,7 +132,7 @@ impl Load {
         shape: &Arc<TableShape>,
         on_conflict: OnConflict,
     ) -> Result<Self> {
-        shared.store.create_table_dir(shape.meta.id)?;
+        shared.create_table_dir(shape.meta.id)?;
         Ok(Self {
             shared: Arc::clone(shared),
             shape: Arc::clone(shape),
@@ -242,7 +242,7 @@ impl Load {
             }
             segments.append(&mut run);
         }
-        self.shared.store.sync_table_dir(self.shape.meta.id)?;
+        self.shared.sync_table_dir(self.shape.meta.id)?;
         result.ignored_count += settled.ignored_count;
         result.replaced_count += settled.replaced_count;
         Ok((segments, train_time))
