@@ -25,7 +25,9 @@ use tokio::runtime::Handle;
 use super::error::{Error, ErrorKind, Result, nearest, quote};
 use super::parse::{self, Statement};
 use super::provider::EngineTable;
-use super::session::{Database, Settings};
+use super::session::Database;
+use super::settings::Settings;
+use super::system;
 use super::types::SqlTypes;
 use crate::engine::{ErrorKind as EngineKind, Snapshot, TableName};
 
@@ -153,6 +155,12 @@ impl PlanContext {
         Ok(self.planner().sql_to_expr(expr.clone(), schema, &mut PlannerContext::new())?)
     }
 
+    /// The plan with its types coerced.
+    pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let options = self.state.config_options();
+        Ok(self.state.analyzer().execute_and_check(plan, options, |_, _| {})?)
+    }
+
     /// The optimized physical plan. Blocks.
     pub(crate) fn physical_plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(futures::executor::block_on(self.state.create_physical_plan(plan))?)
@@ -166,7 +174,7 @@ impl PlanContext {
     /// Plans and runs a query; its batches come as they are asked for. Blocks; must not be called on an async thread.
     pub(crate) fn run(&self, plan: &LogicalPlan) -> Result<BlockingRows> {
         let stream = self.start(self.physical_plan(plan)?)?;
-        Ok(BlockingRows { runtime: Handle::current(), stream })
+        Ok(BlockingRows { runtime: self.statement.database.runtime(), stream })
     }
 
     fn planner(&self) -> SqlToRel<'_, Self> {
@@ -210,6 +218,9 @@ impl PlanContext {
         }
         if let Some(sql) = self.snapshot.view(name) {
             return self.view(name, &sql);
+        }
+        if let Some(table) = system::table(self, name)? {
+            return Ok(table);
         }
         Err(self.unknown_table(name))
     }

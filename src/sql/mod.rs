@@ -1,6 +1,7 @@
 //! SQL over the engine: DataFusion parses, plans and executes queries; definitions (DDL) and changes
 //! (DML) are compiled here to the engine's transactions.
 
+mod allow;
 mod cast;
 mod context;
 mod ddl;
@@ -8,11 +9,20 @@ mod defaults;
 mod dialect;
 mod dml;
 mod error;
+mod explain;
 mod ingest;
+mod key_filter;
+mod parameters;
 mod parse;
 mod prepared;
 mod provider;
+mod query;
+mod rules;
+mod scan_exec;
 mod session;
+mod settings;
+mod show;
+mod system;
 mod types;
 mod workers;
 

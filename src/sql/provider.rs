@@ -1,34 +1,50 @@
-//! A table of one snapshot as DataFusion sees it.
+//! A table of one snapshot as DataFusion sees it: exact predicates on the key, exact statistics.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::common::{Constraint, Constraints, DFSchema};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 
-use crate::engine::{ROW_ADDRESS_COLUMN, TableSnapshot};
+use super::key_filter::KeyFilter;
+use super::scan_exec::ScanExec;
+use crate::engine::{KeyKind, ROW_ADDRESS_COLUMN, TableSnapshot};
 
 /// A table of one snapshot.
 #[derive(Debug)]
 pub(crate) struct EngineTable {
     table: TableSnapshot,
     schema: SchemaRef,
-    row_address: bool,
+    constraints: Constraints,
 }
 
 impl EngineTable {
     /// With the users' columns.
     pub(crate) fn new(table: TableSnapshot) -> Self {
-        Self { schema: table.schema(), table, row_address: false }
+        Self::with_schema(table.schema(), table)
     }
 
     /// With the users' columns, and the row address (UInt64) as the last one.
     pub(crate) fn with_row_address(table: TableSnapshot) -> Self {
         let mut fields = table.schema().fields().to_vec();
         fields.push(Arc::new(Field::new(ROW_ADDRESS_COLUMN, DataType::UInt64, false)));
-        Self { schema: Arc::new(Schema::new(fields)), table, row_address: true }
+        Self::with_schema(Arc::new(Schema::new(fields)), table)
+    }
+
+    fn with_schema(schema: SchemaRef, table: TableSnapshot) -> Self {
+        let meta = table.meta();
+        let constraints = match meta.key_kind {
+            KeyKind::Primary => {
+                Constraints::new_unverified(vec![Constraint::PrimaryKey(meta.key_indices())])
+            }
+            KeyKind::Cluster | KeyKind::RowId => Constraints::default(),
+        };
+        Self { table, schema, constraints }
     }
 
     /// The table.
@@ -43,18 +59,69 @@ impl TableProvider for EngineTable {
         SchemaRef::clone(&self.schema)
     }
 
+    fn constraints(&self) -> Option<&Constraints> {
+        Some(&self.constraints)
+    }
+
     fn table_type(&self) -> TableType {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        let key = KeyFilter::new(self.table.meta(), self.table.codec(), filters)?;
+        Ok(key
+            .exact
+            .iter()
+            .zip(&key.relevant)
+            .map(|(exact, relevant)| match (exact, relevant) {
+                (true, _) => TableProviderFilterPushDown::Exact,
+                (false, true) => TableProviderFilterPushDown::Inexact,
+                (false, false) => TableProviderFilterPushDown::Unsupported,
+            })
+            .collect())
+    }
+
     async fn scan(
         &self,
-        _state: &dyn Session,
-        _projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        let _ = self.row_address;
-        todo!()
+        let key = KeyFilter::new(
+            self.table.meta(),
+            self.table.codec(),
+            &filters.iter().collect::<Vec<_>>(),
+        )?;
+        let projection =
+            projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        // Filters taken as exact one group at a time may multiply out to too many ranges together.
+        let rest = match key.overflow {
+            true => conjunction(
+                filters
+                    .iter()
+                    .zip(key.relevant.iter().zip(&key.exact))
+                    .filter(|(_, (relevant, exact))| **relevant && !**exact)
+                    .map(|(filter, _)| filter.clone()),
+            ),
+            false => None,
+        };
+        let Some(rest) = rest else {
+            // A limit comes only where every filter is exact, or there is none.
+            let scan = ScanExec::new(self.table.clone(), &self.schema, projection, key.ranges)?
+                .with_limit(limit.map(|l| l as u64));
+            return Ok(Arc::new(scan));
+        };
+        let all = (0..self.schema.fields().len()).collect();
+        let scan = ScanExec::new(self.table.clone(), &self.schema, all, key.ranges)?;
+        let predicate =
+            state.create_physical_expr(rest, &DFSchema::try_from(Arc::clone(&self.schema))?)?;
+        let filter = FilterExecBuilder::new(predicate, Arc::new(scan))
+            .apply_projection(Some(projection))?
+            .build()?;
+        Ok(Arc::new(filter))
     }
 }

@@ -1,25 +1,34 @@
 //! Databases and sessions: what statements run with.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, Runtime};
 
+use super::StatementKind;
 use super::context::{CATALOG, Description, StatementContext};
 use super::error::{Error, ErrorKind, Result};
 use super::parse::{self, Statement};
 use super::prepared::Prepared;
+use super::rules::KeyPositions;
+use super::settings::Settings;
 use super::types::UTC;
 use super::workers::Workers;
-use super::{Ingest, IngestRequest, Outcome, Rows, SqlOptions, ddl, dml};
-use crate::engine::{DEFAULT_SCHEMA, Engine, ErrorKind as EngineKind, Transaction};
+use super::{Ingest, IngestRequest, Outcome, Rows, SqlOptions, ddl, dml, query};
+use crate::engine::{DEFAULT_SCHEMA, Engine, ErrorKind as EngineKind, Snapshot, Transaction};
+
+/// Stack of a thread that runs queries, in bytes: expressions are evaluated as deep as they nest.
+const QUERY_STACK_BYTES: usize = 16 << 20;
 
 /// A database that understands SQL. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,13 +43,31 @@ struct Shared {
     /// Functions, rules and limits that every statement's state begins as a copy of.
     state: SessionState,
     workers: Workers,
+    /// Runs what queries compute, away from the threads that serve connections.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // The last handle may be dropped on an async thread, which must not wait.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Database {
     /// SQL over `engine`.
     pub fn new(engine: Engine, options: SqlOptions) -> Result<Self> {
         let state = base_state(runtime_env(&options)?);
-        let shared = Shared { engine, options, state, workers: Workers::default() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("omendb-query")
+            .thread_stack_size(QUERY_STACK_BYTES)
+            .enable_time()
+            .build()
+            .map_err(crate::engine::Error::from)?;
+        let workers = Workers::new(runtime.handle().clone());
+        let shared = Shared { engine, options, state, workers, runtime: Some(runtime) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -57,6 +84,11 @@ impl Database {
     /// The limits of SQL execution.
     pub fn options(&self) -> &SqlOptions {
         &self.shared.options
+    }
+
+    /// The runtime that queries compute in.
+    pub(crate) fn runtime(&self) -> Handle {
+        self.shared.workers.runtime().clone()
     }
 
     /// Threads for what blocks or recurses.
@@ -87,6 +119,14 @@ fn runtime_env(options: &SqlOptions) -> Result<Arc<RuntimeEnv>> {
     Ok(runtime)
 }
 
+/// DataFusion's rules, and our own after the last that moves limits and sorts.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let place = rules.iter().position(|r| r.name() == "EnsureCooperative").unwrap_or(rules.len());
+    rules.insert(place, Arc::new(KeyPositions));
+    rules
+}
+
 fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
@@ -96,33 +136,15 @@ fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let options = config.options_mut();
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.default_null_ordering = "nulls_max".to_owned();
+    options.optimizer.expand_views_at_output = true;
     options.execution.time_zone = Some(UTC.to_owned());
     SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_physical_optimizer_rules(physical_rules())
+        .with_table_factories(HashMap::new())
         .build()
-}
-
-/// What a client has set for its session.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Settings {
-    /// The schema that bare names mean.
-    pub(crate) current_schema: Arc<str>,
-    /// The time zone of text that is cast to TIMESTAMPTZ.
-    pub(crate) time_zone: Arc<str>,
-    /// Time that one statement may take.
-    pub(crate) statement_timeout: Option<Duration>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            current_schema: Arc::from(DEFAULT_SCHEMA),
-            time_zone: Arc::from(UTC),
-            statement_timeout: None,
-        }
-    }
 }
 
 /// What one client has set, and (later) its open transaction. Calls may come from several tasks at once.
@@ -152,7 +174,8 @@ impl Session {
             let description = describe(&context, &statement)?;
             Ok(Arc::new(Prepared { sql, statement, description }))
         };
-        self.database.workers().run(work).await
+        let limit = self.database.options().planning_timeout;
+        query::within(limit, "planning", self.database.workers().run(work)).await
     }
 
     /// Runs a [`StatementKind::Query`](super::StatementKind::Query) on the snapshot of this moment. `parameters` has one column for each
@@ -160,10 +183,29 @@ impl Session {
     /// async threads.
     pub async fn query(
         &self,
-        _statement: &Prepared,
-        _parameters: Option<&RecordBatch>,
+        statement: &Prepared,
+        parameters: Option<&RecordBatch>,
     ) -> Result<Rows> {
-        todo!()
+        let snapshot = self.database.engine().snapshot();
+        self.query_at(&snapshot, statement, parameters).await
+    }
+
+    /// [`Session::query`] on another snapshot.
+    pub async fn query_at(
+        &self,
+        snapshot: &Snapshot,
+        statement: &Prepared,
+        parameters: Option<&RecordBatch>,
+    ) -> Result<Rows> {
+        if statement.kind() != StatementKind::Query {
+            return Err(Error::syntax("the statement returns no rows; execute it as an update"));
+        }
+        let context = self.context();
+        let (snapshot, parameters) = (snapshot.clone(), parameters.cloned());
+        let statement = statement.statement.clone();
+        let limit = self.database.options().planning_timeout;
+        let work = move || query::run(&context, &snapshot, &statement, parameters.as_ref());
+        query::within(limit, "planning", self.database.workers().run(work)).await
     }
 
     /// Runs a statement that changes something, once: for every row of `parameters`, all in one transaction.
@@ -173,6 +215,10 @@ impl Session {
         statement: &Prepared,
         parameters: Option<&RecordBatch>,
     ) -> Result<Outcome> {
+        if let Statement::Set(statement) = &statement.statement {
+            self.set(statement)?;
+            return Ok(Outcome::definition());
+        }
         let context = self.context();
         let statement = statement.statement.clone();
         let parameters = parameters.cloned();
@@ -205,6 +251,23 @@ impl Session {
         self.database.workers().run(work).await
     }
 
+    fn set(&self, statement: &ast::Statement) -> Result<()> {
+        let snapshot = self.database.engine().snapshot();
+        self.settings.lock().apply(statement, &snapshot)
+    }
+
+    /// Changes one setting, as SET does.
+    pub fn set_option(&self, name: &str, value: &str) -> Result<()> {
+        let snapshot = self.database.engine().snapshot();
+        self.settings.lock().set(name, value, &snapshot)
+    }
+
+    /// The settings by name, with their values.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let settings = self.settings.lock();
+        settings.list().into_iter().map(|(name, value, _)| (name, value)).collect()
+    }
+
     /// Begins a bulk load.
     pub async fn ingest(&self, request: IngestRequest) -> Result<Ingest> {
         let context = self.context();
@@ -218,7 +281,9 @@ fn describe(context: &StatementContext, statement: &Statement) -> Result<Descrip
     match statement {
         Statement::Dml(statement) => dml::describe(&plan_context, statement),
         Statement::Ddl(_) | Statement::Set(_) => Ok(Description::default()),
-        Statement::Query(_) | Statement::Show(_) => todo!(),
+        Statement::Query(_) | Statement::Show(_) => {
+            Ok(query::plan(&plan_context, statement)?.description)
+        }
     }
 }
 
@@ -257,9 +322,10 @@ fn execute_in(
     match statement {
         Statement::Dml(statement) => dml::execute(context, transaction, statement, parameters),
         Statement::Ddl(statement) => ddl::execute(context, transaction, statement, parameters),
-        Statement::Query(statement) => drop_rows(context, transaction, statement),
-        Statement::Show(_) => Ok(Outcome { affected_count: None, returned: None }),
-        Statement::Set(_) => Err(Error::unsupported("SET is not supported yet")),
+        Statement::Query(_) | Statement::Show(_) => drop_rows(context, transaction, statement),
+        Statement::Set(_) => Err(Error::unsupported(
+            "SET is not supported in a script with other statements; send it alone",
+        )),
     }
 }
 
@@ -267,11 +333,11 @@ fn execute_in(
 fn drop_rows(
     context: &StatementContext,
     transaction: &Transaction,
-    statement: &ast::Statement,
+    statement: &Statement,
 ) -> Result<Outcome> {
     let plan_context = context.plan_context(&transaction.snapshot());
-    let plan = plan_context.plan(statement)?;
-    for batch in plan_context.run(&plan)? {
+    let planned = query::plan(&plan_context, statement)?;
+    for batch in plan_context.run(&planned.plan)? {
         batch?;
     }
     Ok(Outcome { affected_count: None, returned: None })

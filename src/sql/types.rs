@@ -125,3 +125,44 @@ impl TypePlanner for SqlTypes {
         Ok(Some(Arc::new(Field::new("", data_type, true))))
     }
 }
+
+/// The SQL name of an Arrow type.
+pub(crate) fn sql_name(data_type: &DataType) -> String {
+    let digits = |unit: &TimeUnit| match unit {
+        TimeUnit::Second => "(0)",
+        TimeUnit::Millisecond => "(3)",
+        TimeUnit::Microsecond => "",
+        TimeUnit::Nanosecond => "(9)",
+    };
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int8 => "TINYINT".to_owned(),
+        DataType::Int16 => "SMALLINT".to_owned(),
+        DataType::Int32 => "INTEGER".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::UInt8 => "TINYINT UNSIGNED".to_owned(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".to_owned(),
+        DataType::UInt32 => "INTEGER UNSIGNED".to_owned(),
+        DataType::UInt64 => "BIGINT UNSIGNED".to_owned(),
+        DataType::Float32 => "REAL".to_owned(),
+        DataType::Float64 => "DOUBLE PRECISION".to_owned(),
+        DataType::Decimal128(p, s) => format!("NUMERIC({p},{s})"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".to_owned(),
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => "BYTEA".to_owned(),
+        DataType::Date32 | DataType::Date64 => "DATE".to_owned(),
+        DataType::Time32(unit) | DataType::Time64(unit) => format!("TIME{}", digits(unit)),
+        DataType::Timestamp(unit, None) => format!("TIMESTAMP{}", digits(unit)),
+        DataType::Timestamp(unit, Some(_)) => {
+            format!("TIMESTAMP{} WITH TIME ZONE", digits(unit))
+        }
+        DataType::Interval(_) => "INTERVAL".to_owned(),
+        DataType::List(item) | DataType::LargeList(item) => {
+            format!("{}[]", sql_name(item.data_type()))
+        }
+        DataType::Dictionary(_, value) => sql_name(value),
+        other => other.to_string(),
+    }
+}

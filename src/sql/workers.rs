@@ -22,9 +22,10 @@ const IDLE: Duration = Duration::from_secs(10);
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Workers {
     shared: Arc<Shared>,
+    runtime: Handle,
 }
 
 #[derive(Default)]
@@ -46,14 +47,24 @@ impl std::fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// Runs `work` on a thread of its own, inside the caller's runtime; a panic becomes an internal
+    /// Threads that work inside `runtime`.
+    pub(crate) fn new(runtime: Handle) -> Self {
+        Self { shared: Arc::default(), runtime }
+    }
+
+    /// The runtime that they work inside.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Runs `work` on a thread of its own, inside the queries' runtime; a panic becomes an internal
     /// error. Once begun, it runs to its end though the caller be dropped.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (sender, receiver) = oneshot::channel();
-        let runtime = Handle::current();
+        let runtime = self.runtime.clone();
         self.submit(Box::new(move || {
             let _entered = runtime.enter();
             let result = catch_unwind(AssertUnwindSafe(work));
