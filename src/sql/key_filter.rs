@@ -178,7 +178,13 @@ impl<'a> KeyColumns<'a> {
         }
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
+    /// Types of the key columns, in key order.
+    pub(crate) fn types(&self) -> &[&'a DataType] {
+        &self.types
+    }
+
+    /// The position of a key column among them.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|n| *n == name)
     }
 
@@ -248,7 +254,11 @@ impl<'a> KeyColumns<'a> {
 
     /// The ranges of keys whose columns lie in these sets, how many of the first columns they
     /// account for wholly, and whether they would be too many to account for more.
-    fn ranges(&self, codec: &KeyCodec, sets: &[ValueSet]) -> Result<(Vec<KeyRange>, usize, bool)> {
+    pub(crate) fn ranges(
+        &self,
+        codec: &KeyCodec,
+        sets: &[ValueSet],
+    ) -> Result<(Vec<KeyRange>, usize, bool)> {
         if sets.iter().any(|s| s.0.is_empty()) {
             return Ok((Vec::new(), sets.len(), false));
         }

@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod ingest;
 mod key_filter;
+mod key_range;
 mod parameters;
 mod parse;
 mod prepared;

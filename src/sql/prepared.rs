@@ -1,9 +1,12 @@
 //! Statements that are parsed and described once and run many times.
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 
 use super::StatementKind;
 use super::context::Description;
+use super::key_range::KeyStatement;
 use super::parse::Statement;
 
 /// A parsed and checked statement. Holds no snapshot: it is planned anew on each execution's snapshot
@@ -13,6 +16,8 @@ pub struct Prepared {
     pub(super) sql: String,
     pub(super) statement: Statement,
     pub(super) description: Description,
+    /// Where the fast path answers it.
+    pub(super) key_range: Option<Arc<KeyStatement>>,
 }
 
 impl Prepared {

@@ -169,6 +169,16 @@ fn rows(
     Rows { schema, stream }
 }
 
+/// Ends rows at the deadline that the session sets.
+pub(crate) fn with_deadline(rows: Rows, context: &StatementContext) -> Rows {
+    match context.settings.statement_timeout {
+        None => rows,
+        Some(limit) => {
+            Rows { schema: rows.schema, stream: until(rows.stream, Instant::now() + limit) }
+        }
+    }
+}
+
 fn until(
     stream: BoxStream<'static, Result<RecordBatch>>,
     deadline: Instant,

@@ -371,20 +371,21 @@ impl ExecutionPlan for ScanExec {
                 DataFusionError::Internal(format!("a scan has no partition {partition}"))
             })?
             .clone();
-        let reader = Reader {
-            address: self.table.schema().fields().len(),
-            table: self.table.clone(),
-            schema: Arc::clone(&self.schema),
-            projection: self.projection.clone(),
-            reverse: self.reverse,
-            metrics: BaselineMetrics::new(&self.metrics, partition),
-        };
+        let mut reader = Reader::new(
+            self.table.clone(),
+            Arc::clone(&self.schema),
+            self.projection.clone(),
+            self.reverse,
+        );
+        reader.metrics = BaselineMetrics::new(&self.metrics, partition);
         let (offset, limit) = (self.offset, self.limit);
         let mut builder =
             RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), READ_AHEAD);
         let sender = builder.tx();
         builder.spawn_blocking(move || {
-            reader.read(&ranges, offset, limit, |batch| sender.blocking_send(Ok(batch)).is_ok())
+            reader
+                .read(&ranges, offset, limit, |batch| sender.blocking_send(Ok(batch)).is_ok())
+                .map(|_| ())
         });
         Ok(builder.build())
     }
@@ -466,7 +467,7 @@ impl ExecutionPlan for ScanExec {
 }
 
 /// Reads on a blocking thread.
-struct Reader {
+pub(crate) struct Reader {
     table: TableSnapshot,
     schema: SchemaRef,
     projection: Vec<usize>,
@@ -477,14 +478,27 @@ struct Reader {
 }
 
 impl Reader {
-    /// Gives the rows of `ranges` to `send` until that says no.
-    fn read(
+    /// Reads the columns `projection` (the position after the last means the row address), as batches of
+    /// `schema`.
+    pub(crate) fn new(
+        table: TableSnapshot,
+        schema: SchemaRef,
+        projection: Vec<usize>,
+        reverse: bool,
+    ) -> Self {
+        let metrics = BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0);
+        let address = table.meta().columns.len();
+        Self { table, schema, projection, address, reverse, metrics }
+    }
+
+    /// Gives the rows of `ranges` to `send` until that says no. Says whether it never did.
+    pub(crate) fn read(
         &self,
         ranges: &[KeyRange],
         mut offset: u64,
         mut limit: Option<u64>,
         mut send: impl FnMut(RecordBatch) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         for range in ranges {
             if limit == Some(0) {
                 break;
@@ -520,11 +534,11 @@ impl Reader {
                 self.metrics.record_output(rows);
                 limit = limit.map(|l| l.saturating_sub(rows as u64));
                 if !send(batch) {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The engine's batch with the plan's schema, the row address in its place.

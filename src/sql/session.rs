@@ -18,6 +18,7 @@ use tokio::runtime::{Handle, Runtime};
 use super::StatementKind;
 use super::context::{CATALOG, Description, StatementContext};
 use super::error::{Error, ErrorKind, Result};
+use super::key_range::KeyStatement;
 use super::parse::{self, Statement};
 use super::prepared::Prepared;
 use super::rules::KeyPositions;
@@ -171,8 +172,12 @@ impl Session {
         let sql = sql.to_owned();
         let work = move || {
             let statement = parse::parse_one(&sql, context.database.options())?;
+            let snapshot = context.database.engine().snapshot();
+            if let Some(prepared) = recognise(&context, &snapshot, &sql, &statement) {
+                return Ok(Arc::new(prepared));
+            }
             let description = describe(&context, &statement)?;
-            Ok(Arc::new(Prepared { sql, statement, description }))
+            Ok(Arc::new(Prepared { sql, statement, description, key_range: None }))
         };
         let limit = self.database.options().planning_timeout;
         query::within(limit, "planning", self.database.workers().run(work)).await
@@ -201,6 +206,11 @@ impl Session {
             return Err(Error::syntax("the statement returns no rows; execute it as an update"));
         }
         let context = self.context();
+        if let Some(fast) = &statement.key_range
+            && let Some(rows) = fast.run(&context, snapshot, parameters)?
+        {
+            return Ok(query::with_deadline(rows, &context));
+        }
         let (snapshot, parameters) = (snapshot.clone(), parameters.cloned());
         let statement = statement.statement.clone();
         let limit = self.database.options().planning_timeout;
@@ -273,6 +283,23 @@ impl Session {
         let context = self.context();
         self.database.workers().run(move || Ingest::begin(&context, request)).await
     }
+}
+
+/// The statement for the fast path, where that answers it.
+fn recognise(
+    context: &StatementContext,
+    snapshot: &Snapshot,
+    sql: &str,
+    statement: &Statement,
+) -> Option<Prepared> {
+    let Statement::Query(query) = statement else { return None };
+    let fast = KeyStatement::recognise(context, snapshot, query)?;
+    Some(Prepared {
+        sql: sql.to_owned(),
+        statement: statement.clone(),
+        description: fast.description().clone(),
+        key_range: Some(Arc::new(fast)),
+    })
 }
 
 /// What a statement returns and takes.

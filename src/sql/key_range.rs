@@ -1,0 +1,571 @@
+//! The fast path: statements that ask for a key range of one table are answered straight from the engine, without
+//! DataFusion's planner.
+//!
+//! It recognises `SELECT columns FROM table [WHERE conditions on the key] [ORDER BY key] [LIMIT n] [OFFSET m]`
+//! and the same with `COUNT(*)`; everything else is left to DataFusion. Its answers, names, types and
+//! nullability included, are DataFusion's: a property test compares the two.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use futures::{StreamExt, TryStreamExt};
+
+use super::context::{Description, StatementContext, fold};
+use super::error::{Error, Result};
+use super::key_filter::{KeyColumns, ValueSet, compare};
+use super::scan_exec::Reader;
+use super::{Rows, parameters};
+use crate::engine::{KeyKind, Snapshot, TableId, TableName, TableSnapshot};
+
+/// Batches that are read ahead of the one who asks.
+const READ_AHEAD: usize = 2;
+
+/// A value that a statement compares with or limits by.
+#[derive(Debug, Clone)]
+enum Operand {
+    Literal(ScalarValue),
+    /// A parameter, counted from 0.
+    Parameter(usize),
+}
+
+/// `column op operand`, for one key column; several operands mean any of them.
+#[derive(Debug, Clone)]
+struct Condition {
+    /// Position among the key columns.
+    column: usize,
+    op: Operator,
+    operands: Vec<Operand>,
+}
+
+/// A recognised statement.
+#[derive(Debug)]
+pub(crate) struct KeyStatement {
+    table: TableName,
+    /// The table that it was recognised on: under another definition it is planned anew.
+    id: TableId,
+    version: u64,
+    /// Columns by position; `None` counts rows.
+    projection: Option<Vec<usize>>,
+    conditions: Vec<Condition>,
+    reverse: bool,
+    limit: Option<Operand>,
+    offset: Option<Operand>,
+    description: Description,
+}
+
+/// A query of nothing but a column and a table: what is left of a recognised one without its parts.
+static PLAIN: LazyLock<Option<ast::Query>> = LazyLock::new(|| {
+    let mut statements = Parser::parse_sql(&GenericDialect, "SELECT a FROM b").ok()?;
+    match statements.pop()? {
+        ast::Statement::Query(query) => Some(*query),
+        _ => None,
+    }
+});
+
+impl KeyStatement {
+    /// Recognises a statement; `None` leaves it to DataFusion.
+    pub(crate) fn recognise(
+        context: &StatementContext,
+        snapshot: &Snapshot,
+        statement: &ast::Statement,
+    ) -> Option<Self> {
+        let ast::Statement::Query(query) = statement else { return None };
+        let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
+        let (name, alias) = plain_table(query, select)?;
+        let table = snapshot.table(&context.table_name(name).ok()?)?;
+        let names = Names::new(&table, alias);
+        let mut statement = Self {
+            table: table.meta().name.clone(),
+            id: table.id(),
+            version: table.meta().version,
+            projection: None,
+            conditions: Vec::new(),
+            reverse: false,
+            limit: None,
+            offset: None,
+            description: Description::default(),
+        };
+        let mut types = Types::default();
+        if let Some(selection) = &select.selection {
+            names.conditions(selection, &mut statement.conditions, &mut types)?;
+        }
+        if !covers(&table, &statement.conditions) {
+            return None;
+        }
+        let (schema, projection) = names.output(&select.projection)?;
+        statement.limits(query, &mut types)?;
+        if let Some(order_by) = &query.order_by {
+            statement.reverse = names.direction(order_by, &schema, projection.as_deref())?;
+        }
+        if projection.is_none() && (query.order_by.is_some() || query.limit_clause.is_some()) {
+            return None;
+        }
+        statement.projection = projection;
+        statement.description = Description { schema, parameters: types.schema()? };
+        Some(statement)
+    }
+
+    /// What it returns and takes.
+    pub(crate) fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn limits(&mut self, query: &ast::Query, types: &mut Types) -> Option<()> {
+        let Some(clause) = &query.limit_clause else { return Some(()) };
+        let ast::LimitClause::LimitOffset { limit, offset, limit_by } = clause else { return None };
+        if !limit_by.is_empty() {
+            return None;
+        }
+        if let Some(limit) = limit {
+            self.limit = Some(types.operand(limit, &DataType::Int64)?);
+        }
+        if let Some(offset) = offset {
+            self.offset = Some(types.operand(&offset.value, &DataType::Int64)?);
+        }
+        Some(())
+    }
+
+    /// Runs it on `snapshot`, for every row of `values`; `None` where the table is not what it was recognised
+    /// on, or a value is one that DataFusion must judge.
+    pub(crate) fn run(
+        &self,
+        context: &StatementContext,
+        snapshot: &Snapshot,
+        values: Option<&RecordBatch>,
+    ) -> Result<Option<Rows>> {
+        let Some(table) = snapshot.table(&self.table) else { return Ok(None) };
+        if table.id() != self.id || table.meta().version != self.version {
+            return Ok(None);
+        }
+        let mut requests = Vec::new();
+        for binding in parameters::bindings(&self.description.parameters, values)? {
+            match self.request(&table, &binding)? {
+                Some(request) => requests.push(request),
+                None => return Ok(None),
+            }
+        }
+        let schema = Arc::clone(&self.description.schema);
+        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
+        let sender = builder.tx();
+        let runtime = context.database.runtime();
+        match &self.projection {
+            None => {
+                let schema = Arc::clone(&schema);
+                let work = move || {
+                    for request in requests {
+                        let mut rows = 0;
+                        for range in &request.ranges {
+                            rows += table.count(range)?;
+                        }
+                        let rows = i64::try_from(rows)
+                            .map_err(|_| Error::data("the count does not fit BIGINT"))?;
+                        let column = Arc::new(Int64Array::from(vec![rows]));
+                        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column])?;
+                        if sender.blocking_send(Ok(batch)).is_err() {
+                            break;
+                        }
+                    }
+                    Ok(())
+                };
+                builder.spawn_blocking_on(work, &runtime);
+            }
+            Some(projection) => {
+                let reader =
+                    Reader::new(table, Arc::clone(&schema), projection.clone(), self.reverse);
+                let work = move || {
+                    for request in requests {
+                        let send = |batch| sender.blocking_send(Ok(batch)).is_ok();
+                        if !reader.read(&request.ranges, request.offset, request.limit, send)? {
+                            break;
+                        }
+                    }
+                    Ok(())
+                };
+                builder.spawn_blocking_on(work, &runtime);
+            }
+        }
+        Ok(Some(Rows { schema, stream: builder.build().map_err(Error::from).boxed() }))
+    }
+
+    /// What to read for one binding.
+    fn request(&self, table: &TableSnapshot, binding: &[ScalarValue]) -> Result<Option<Request>> {
+        let meta = table.meta();
+        let columns = KeyColumns::new(meta);
+        let mut sets = vec![ValueSet::all(); columns.types().len()];
+        for condition in &self.conditions {
+            let data_type = columns.types()[condition.column];
+            let mut any = ValueSet::none();
+            for operand in &condition.operands {
+                let value = operand.value(binding);
+                if value.is_null() {
+                    // A comparison with NULL passes no row.
+                    continue;
+                }
+                match compare(data_type, condition.op, value) {
+                    Some(set) => any = any.union(set),
+                    None => return Ok(None),
+                }
+            }
+            sets[condition.column] = sets[condition.column].intersect(&any);
+        }
+        let (mut ranges, covered, _) = columns.ranges(table.codec(), &sets)?;
+        if covered < sets.len() && self.conditions.iter().any(|c| c.column >= covered) {
+            return Ok(None);
+        }
+        if self.reverse {
+            ranges.reverse();
+        }
+        let rows = |operand: &Option<Operand>| match operand.as_ref().map(|o| o.value(binding)) {
+            None | Some(ScalarValue::Int64(None)) => Some(None),
+            Some(ScalarValue::Int64(Some(n))) => u64::try_from(*n).ok().map(Some),
+            Some(_) => None,
+        };
+        let (Some(limit), Some(offset)) = (rows(&self.limit), rows(&self.offset)) else {
+            return Ok(None);
+        };
+        Ok(Some(Request { ranges, offset: offset.unwrap_or(0), limit }))
+    }
+}
+
+/// What to read for one binding.
+struct Request {
+    ranges: Vec<crate::engine::KeyRange>,
+    offset: u64,
+    limit: Option<u64>,
+}
+
+impl Operand {
+    fn value<'a>(&'a self, binding: &'a [ScalarValue]) -> &'a ScalarValue {
+        match self {
+            Self::Literal(value) => value,
+            Self::Parameter(index) => &binding[*index],
+        }
+    }
+}
+
+/// Whether the conditions can be told by key ranges, as far as the statement alone says.
+fn covers(table: &TableSnapshot, conditions: &[Condition]) -> bool {
+    if conditions.is_empty() {
+        return true;
+    }
+    // Before the last column that has conditions, all are bound to a single value.
+    let last = conditions.iter().map(|c| c.column).max().unwrap_or(0);
+    table.meta().key_kind != KeyKind::RowId
+        && (0..last).all(|column| {
+            conditions
+                .iter()
+                .any(|c| c.column == column && c.op == Operator::Eq && c.operands.len() == 1)
+        })
+}
+
+/// The table of a query that has no clauses but those that are recognised.
+fn plain_table<'a>(
+    query: &'a ast::Query,
+    select: &'a ast::Select,
+) -> Option<(&'a ast::ObjectName, Option<&'a ast::Ident>)> {
+    let [ast::TableWithJoins { relation, joins }] = select.from.as_slice() else { return None };
+    let ast::TableFactor::Table { name, alias, args: None, .. } = relation else { return None };
+    if !joins.is_empty() || alias.as_ref().is_some_and(|a| !a.columns.is_empty() || a.at.is_some())
+    {
+        return None;
+    }
+    let plain = PLAIN.as_ref()?;
+    let ast::SetExpr::Select(plain_select) = plain.body.as_ref() else { return None };
+    let mut rest = ast::Query {
+        body: Box::new(ast::SetExpr::Select(plain_select.clone())),
+        order_by: None,
+        limit_clause: None,
+        ..query.clone()
+    };
+    let mut rest_select = select.clone();
+    rest_select.projection = plain_select.projection.clone();
+    rest_select.selection = None;
+    if let (
+        Some(ast::TableWithJoins { relation: ast::TableFactor::Table { name, alias, .. }, .. }),
+        Some(ast::TableWithJoins {
+            relation: ast::TableFactor::Table { name: plain_name, .. },
+            ..
+        }),
+    ) = (rest_select.from.first_mut(), plain_select.from.first())
+    {
+        *name = plain_name.clone();
+        *alias = None;
+    }
+    if rest_select != **plain_select {
+        return None;
+    }
+    rest.body = plain.body.clone();
+    (rest == *plain).then_some((name, alias.as_ref().map(|a| &a.name)))
+}
+
+/// Types of the parameters seen so far.
+#[derive(Default)]
+struct Types(Vec<Option<DataType>>);
+
+impl Types {
+    /// A literal or parameter to be compared with a value of `data_type`.
+    fn operand(&mut self, expr: &ast::Expr, data_type: &DataType) -> Option<Operand> {
+        match expr {
+            ast::Expr::Value(value) => match &value.value {
+                ast::Value::Placeholder(name) => self.parameter(name, data_type),
+                value => Some(Operand::Literal(literal(value, false, data_type)?)),
+            },
+            ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => match expr.as_ref() {
+                ast::Expr::Value(value) => {
+                    Some(Operand::Literal(literal(&value.value, true, data_type)?))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn parameter(&mut self, name: &str, data_type: &DataType) -> Option<Operand> {
+        let number: usize = name.strip_prefix('$')?.parse().ok()?;
+        let index = number.checked_sub(1)?;
+        if self.0.len() <= index {
+            self.0.resize(index + 1, None);
+        }
+        match &self.0[index] {
+            Some(known) if known != data_type => return None,
+            _ => self.0[index] = Some(data_type.clone()),
+        }
+        Some(Operand::Parameter(index))
+    }
+
+    /// A field for each parameter; `None` where one is missing.
+    fn schema(self) -> Option<SchemaRef> {
+        let fields: Option<Vec<Field>> = self
+            .0
+            .into_iter()
+            .enumerate()
+            .map(|(i, t)| Some(Field::new(format!("${}", i + 1), t?, true)))
+            .collect();
+        Some(Arc::new(Schema::new(fields?)))
+    }
+}
+
+/// A literal as DataFusion's planner reads it beside a value of `data_type`.
+fn literal(value: &ast::Value, negative: bool, data_type: &DataType) -> Option<ScalarValue> {
+    match value {
+        ast::Value::Number(text, false) => {
+            let numeric = data_type.is_numeric();
+            let text = if negative { format!("-{text}") } else { text.to_string() };
+            let value = if let Ok(n) = text.parse::<i64>() {
+                ScalarValue::Int64(Some(n))
+            } else if let Ok(n) = text.parse::<u64>() {
+                ScalarValue::UInt64(Some(n))
+            } else {
+                ScalarValue::Float64(Some(text.parse().ok()?))
+            };
+            // Large integers beside smaller types may be refused or rounded: the planner says.
+            let fits = !matches!(value, ScalarValue::UInt64(_)) || *data_type == DataType::UInt64;
+            (numeric && fits).then_some(value)
+        }
+        ast::Value::SingleQuotedString(text) if !negative => {
+            let value = ScalarValue::Utf8(Some(text.clone()));
+            match data_type {
+                DataType::Utf8 => Some(value),
+                DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_) => {
+                    value.cast_to(data_type).ok().filter(|v| !v.is_null())
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// The names that a statement can use.
+struct Names<'a> {
+    table: &'a TableSnapshot,
+    qualifier: String,
+    key: KeyColumns<'a>,
+}
+
+impl<'a> Names<'a> {
+    fn new(table: &'a TableSnapshot, alias: Option<&ast::Ident>) -> Self {
+        let meta = table.meta();
+        let qualifier = alias.map_or_else(|| meta.name.name.to_string(), fold);
+        Self { qualifier, key: KeyColumns::new(meta), table }
+    }
+
+    /// The column's name that an expression is.
+    fn column(&self, expr: &ast::Expr) -> Option<String> {
+        match expr {
+            ast::Expr::Identifier(ident) => Some(fold(ident)),
+            ast::Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [table, column] if fold(table) == self.qualifier => Some(fold(column)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn key_column(&self, expr: &ast::Expr) -> Option<(usize, &'a DataType)> {
+        let name = self.column(expr)?;
+        let position = self.key.position(&name)?;
+        Some((position, self.key.types()[position]))
+    }
+
+    /// Conditions joined by AND.
+    fn conditions(
+        &self,
+        expr: &ast::Expr,
+        out: &mut Vec<Condition>,
+        types: &mut Types,
+    ) -> Option<()> {
+        match expr {
+            ast::Expr::Nested(inner) => self.conditions(inner, out, types),
+            ast::Expr::BinaryOp { left, op: ast::BinaryOperator::And, right } => {
+                self.conditions(left, out, types)?;
+                self.conditions(right, out, types)
+            }
+            ast::Expr::BinaryOp { left, op, right } => {
+                let op = match op {
+                    ast::BinaryOperator::Eq => Operator::Eq,
+                    ast::BinaryOperator::Lt => Operator::Lt,
+                    ast::BinaryOperator::LtEq => Operator::LtEq,
+                    ast::BinaryOperator::Gt => Operator::Gt,
+                    ast::BinaryOperator::GtEq => Operator::GtEq,
+                    _ => return None,
+                };
+                let (column, op, value) = match self.key_column(left) {
+                    Some(column) => (column, op, right),
+                    None => (self.key_column(right)?, op.swap()?, left),
+                };
+                let operand = types.operand(value, column.1)?;
+                out.push(Condition { column: column.0, op, operands: vec![operand] });
+                Some(())
+            }
+            ast::Expr::Between { expr, negated: false, low, high } => {
+                let (column, data_type) = self.key_column(expr)?;
+                for (op, bound) in [(Operator::GtEq, low), (Operator::LtEq, high)] {
+                    let operands = vec![types.operand(bound, data_type)?];
+                    out.push(Condition { column, op, operands });
+                }
+                Some(())
+            }
+            ast::Expr::InList { expr, list, negated: false } => {
+                let (column, data_type) = self.key_column(expr)?;
+                let operands: Option<Vec<Operand>> =
+                    list.iter().map(|item| types.operand(item, data_type)).collect();
+                out.push(Condition { column, op: Operator::Eq, operands: operands? });
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    /// The answer's schema and the columns it takes; none for COUNT(*).
+    fn output(&self, items: &[ast::SelectItem]) -> Option<(SchemaRef, Option<Vec<usize>>)> {
+        use ast::SelectItem as I;
+        let meta = self.table.meta();
+        if let [I::UnnamedExpr(expr) | I::ExprWithAlias { expr, .. }] = items
+            && is_count(expr)
+        {
+            let name = match &items[0] {
+                I::ExprWithAlias { alias, .. } => fold(alias),
+                _ => "count(*)".to_owned(),
+            };
+            return Some((
+                Arc::new(Schema::new(vec![Field::new(name, DataType::Int64, false)])),
+                None,
+            ));
+        }
+        let mut columns = Vec::new();
+        let mut fields = Vec::new();
+        let mut add = |position: usize, name: Option<String>| {
+            let field = &meta.columns[position].field;
+            let name = name.unwrap_or_else(|| field.name().clone());
+            fields.push(Field::new(name, field.data_type().clone(), field.is_nullable()));
+            columns.push(position);
+        };
+        for item in items {
+            match item {
+                I::Wildcard(options) => {
+                    if *options != ast::WildcardAdditionalOptions::default() {
+                        return None;
+                    }
+                    (0..meta.columns.len()).for_each(|i| add(i, None));
+                }
+                I::UnnamedExpr(expr) => add(self.position(expr)?, None),
+                I::ExprWithAlias { expr, alias } => add(self.position(expr)?, Some(fold(alias))),
+                _ => return None,
+            }
+        }
+        let mut sorted = columns.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        if sorted.len() != columns.len() || names.len() != fields.len() || columns.is_empty() {
+            return None;
+        }
+        Some((Arc::new(Schema::new(fields)), Some(columns)))
+    }
+
+    fn position(&self, expr: &ast::Expr) -> Option<usize> {
+        let name = self.column(expr)?;
+        self.table.meta().columns.iter().position(|c| *c.field.name() == name)
+    }
+
+    /// Whether ORDER BY, which names the first key columns, is descending.
+    fn direction(
+        &self,
+        order_by: &ast::OrderBy,
+        schema: &Schema,
+        projection: Option<&[usize]>,
+    ) -> Option<bool> {
+        let ast::OrderByKind::Expressions(expressions) = &order_by.kind else { return None };
+        if order_by.interpolate.is_some() {
+            return None;
+        }
+        let mut reverse = None;
+        for (i, sort) in expressions.iter().enumerate() {
+            let (position, _) = self.key_column(&sort.expr)?;
+            let name = self.column(&sort.expr)?;
+            // A name of the output comes first: it must be the same column.
+            if let Ok(output) = schema.index_of(&name)
+                && projection.is_none_or(|p| Some(p[output]) != self.position(&sort.expr))
+            {
+                return None;
+            }
+            let descending = sort.options.asc == Some(false);
+            if position != i
+                || sort.with_fill.is_some()
+                || *reverse.get_or_insert(descending) != descending
+            {
+                return None;
+            }
+        }
+        Some(reverse.unwrap_or(false))
+    }
+}
+
+fn is_count(expr: &ast::Expr) -> bool {
+    let ast::Expr::Function(function) = expr else { return false };
+    let [ast::ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return false };
+    let ast::FunctionArguments::List(list) = &function.args else { return false };
+    name.value.eq_ignore_ascii_case("count")
+        && !function.uses_odbc_syntax
+        && function.parameters == ast::FunctionArguments::None
+        && function.filter.is_none()
+        && function.null_treatment.is_none()
+        && function.over.is_none()
+        && function.within_group.is_empty()
+        && list.duplicate_treatment.is_none()
+        && list.clauses.is_empty()
+        && matches!(
+            list.args.as_slice(),
+            [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard)]
+        )
+}
