@@ -81,9 +81,10 @@ impl Packed {
     /// Asks for the cache lines that hold `from..to`, the first few if there are many.
     #[inline(always)]
     pub(super) fn prefetch(&self, from: usize, to: usize) {
-        let to = to.min(from + PREFETCH_LINES * 64);
         let base = self.bytes.as_ptr();
-        let mut at = from;
+        prefetch(base.wrapping_add(from));
+        let to = to.min(from + PREFETCH_LINES * 64);
+        let mut at = from + 64;
         while at < to {
             prefetch(base.wrapping_add(at));
             at += 64;

@@ -179,7 +179,13 @@ impl<K: ModelKey> Leaf<K> {
 #[inline(always)]
 fn row<K: ModelKey>(x: K, slope: f64, len: usize) -> usize {
     let at = x.to_f64() / slope;
-    if at < len as f64 { at as u32 as usize } else { len }
+    if at < len as f64 {
+        // SAFETY: it is a number of 0 to `MAX_LEAF`: neither `x` nor `slope` is below 0, and what their
+        // quotient is if both are 0 is not below anything.
+        unsafe { at.to_int_unchecked::<i32>() as usize }
+    } else {
+        len
+    }
 }
 
 /// `bias` 256ths of `2^width`.
@@ -229,25 +235,35 @@ impl<K: ModelKey> LeafView<'_, K> {
         base + usize::from(n == 1 && self.relative(base) < u)
     }
 
-    /// First row whose relative key is `>= u`, given the window it should be in.
+    /// First row whose relative key is `>= u`, given what [`Leaf::aim`] says, and whether that is
+    /// certain; otherwise the search goes on from there with [`Self::gallop`].
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
     #[inline(always)]
-    pub(super) unsafe fn find<const SIMD: bool>(&self, u: K, lo: usize, hi: usize) -> usize {
+    pub(super) unsafe fn find<const SIMD: bool>(
+        &self,
+        u: K,
+        lo: usize,
+        hi: usize,
+    ) -> (usize, bool) {
         #[cfg(target_arch = "x86_64")]
         if SIMD && K::BITS == 64 {
             // SAFETY: as above.
             return unsafe { self.find_simd(u, lo, hi) };
         }
-        self.verified(u, lo, hi, self.lower_bound(u, lo, hi))
+        let at = self.lower_bound(u, lo, hi);
+        // Inside the window, the search has compared the keys around the answer.
+        let certain = (at > lo || at == 0 || self.relative(at - 1) < u)
+            && (at < hi || at == self.len || self.relative(at) >= u);
+        (at, certain)
     }
 
     /// Compares up to 32 rows at once, the row before the window and the one after it included: where
     /// the answer lies inside, it is verified, and there was no branch on a key.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn find_simd(&self, u: K, mut lo: usize, mut hi: usize) -> usize {
+    unsafe fn find_simd(&self, u: K, mut lo: usize, mut hi: usize) -> (usize, bool) {
         let (mut row, mut end) = (lo, hi);
         if self.reach >= FAR {
             while hi - lo > 2 * ROWS {
@@ -273,37 +289,18 @@ impl<K: ModelKey> LeafView<'_, K> {
         // their end; 4 groups of at most 64 bytes on are within the padding.
         let count = unsafe { count_below(&group, groups, end - row, u.low()) };
         let at = row + count;
-        if (at > row || row == 0) && (at < end || end == self.len) {
-            return at;
-        }
-        self.find_around(u, lo, hi, at)
+        (at, (count > 0 || row == 0) && (at < end || end == self.len))
     }
 
-    /// Where not even one row of those compared was below `u`, or all of them were.
-    #[inline(never)]
-    fn find_around(&self, u: K, lo: usize, hi: usize, at: usize) -> usize {
-        if self.reach < FAR {
-            return self.verified(u, at, at, at);
+    /// First row whose relative key is `>= u`, searched from row `at` in steps that double.
+    pub(super) fn gallop(&self, u: K, at: usize) -> usize {
+        if at > 0 && self.relative(at - 1) >= u {
+            self.gallop_down(u, at)
+        } else {
+            self.gallop_up(u, at)
         }
-        let below = at > 0 && self.relative(at - 1) < u;
-        let (lo, hi) = if below { (at, hi.max(at)) } else { (lo.min(at), at) };
-        self.verified(u, lo, hi, self.lower_bound(u, lo, hi))
     }
 
-    /// [`Self::lower_bound`] over the whole leaf if the window was wrong. Looks at the two keys around
-    /// `at` only where the search ended at an edge of the window: inside, it has compared them.
-    #[inline(always)]
-    pub(super) fn verified(&self, u: K, lo: usize, hi: usize, at: usize) -> usize {
-        if at == lo && at > 0 && self.relative(at - 1) >= u {
-            return self.gallop_down(u, at);
-        }
-        if at == hi && at < self.len && self.relative(at) < u {
-            return self.gallop_up(u, at);
-        }
-        at
-    }
-
-    #[cold]
     fn gallop_down(&self, u: K, mut hi: usize) -> usize {
         let mut step = 1;
         let mut lo = hi - 1;
@@ -315,16 +312,15 @@ impl<K: ModelKey> LeafView<'_, K> {
         self.lower_bound(u, lo, hi)
     }
 
-    #[cold]
     fn gallop_up(&self, u: K, mut lo: usize) -> usize {
         let mut step = 1;
-        let mut hi = (lo + 1).min(self.len);
+        let mut hi = lo;
         while hi < self.len && self.relative(hi) < u {
-            lo = hi;
-            step *= 2;
+            lo = hi + 1;
             hi = (hi + step).min(self.len);
+            step *= 2;
         }
-        self.lower_bound(u, lo, hi)
+        self.lower_bound(u, lo.min(hi), hi)
     }
 
     /// Asks the processor for the cache lines of rows `lo..hi`, a few at most.

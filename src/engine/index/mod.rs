@@ -137,8 +137,8 @@ impl<K: ModelKey> LearnedKeys<K> {
     pub fn get(&self, i: usize) -> K {
         assert!(i < self.len, "position {i} of {} keys", self.len);
         let leaf = self.leaf_of_position(i);
-        let l = &self.leaves[leaf];
-        let view = l.view(&self.packed, self.leaf_len(leaf));
+        let (l, len) = self.leaf(leaf);
+        let view = l.view(&self.packed, len);
         l.first.sub(l.bias()).add(view.relative(i - l.start as usize))
     }
 
@@ -155,9 +155,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         let mut leaf = self.leaf_of_position(range.start);
         let mut at = range.start;
         while at < range.end {
-            let l = &self.leaves[leaf];
+            let (l, len) = self.leaf(leaf);
             let start = l.start as usize;
-            let len = self.leaf_len(leaf);
             let end = range.end.min(start + len);
             let view = l.view(&self.packed, len);
             let origin = l.first.sub(l.bias());
@@ -193,8 +192,7 @@ impl<K: ModelKey> LearnedKeys<K> {
     #[inline(always)]
     unsafe fn lower_bound_in<const SIMD: bool>(&self, q: K) -> usize {
         let Some(leaf) = self.leaf_of(q) else { return 0 };
-        let l = &self.leaves[leaf];
-        let len = self.leaf_len(leaf);
+        let (l, len) = self.leaf(leaf);
         let u = l.relative(q);
         let (lo, hi) = l.aim::<SIMD>(u, len);
         let view = l.view(&self.packed, len);
@@ -202,7 +200,15 @@ impl<K: ModelKey> LearnedKeys<K> {
             view.prefetch(lo, hi);
         }
         // SAFETY: the caller sees to it.
-        l.start as usize + unsafe { view.find::<SIMD>(u, lo, hi) }
+        let (at, certain) = unsafe { view.find::<SIMD>(u, lo, hi) };
+        l.start as usize + if certain { at } else { self.gallop(leaf, u, at) }
+    }
+
+    /// Goes on with a search of leaf `leaf` that did not end where it began.
+    #[inline(never)]
+    fn gallop(&self, leaf: usize, u: K, at: usize) -> usize {
+        let (l, len) = self.leaf(leaf);
+        l.view(&self.packed, len).gallop(u, at)
     }
 
     /// Position of the first key that is `> q`, or [`Self::len`].
@@ -257,8 +263,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             }
             for (s, &q) in searches.iter_mut().zip(q) {
                 let leaf = self.choose(q, s.leaf as usize, s.hi as usize);
-                let l = &self.leaves[leaf];
-                let len = self.leaf_len(leaf);
+                let (l, len) = self.leaf(leaf);
                 // A key not above the first one is at 0, where this finds it.
                 let u = if q > l.first { l.relative(q) } else { K::default() };
                 let (lo, hi) = if q > l.first { l.aim::<SIMD>(u, len) } else { (0, 0) };
@@ -266,11 +271,12 @@ impl<K: ModelKey> LearnedKeys<K> {
                 *s = Search { leaf: leaf as u32, lo: lo as u32, hi: hi as u32, u };
             }
             for (s, out) in searches.iter().zip(out) {
-                let l = &self.leaves[s.leaf as usize];
-                let view = l.view(&self.packed, self.leaf_len(s.leaf as usize));
-                let (lo, hi) = (s.lo as usize, s.hi as usize);
+                let (l, len) = self.leaf(s.leaf as usize);
+                let view = l.view(&self.packed, len);
                 // SAFETY: the caller sees to it.
-                *out = l.start + unsafe { view.find::<SIMD>(s.u, lo, hi) } as u32;
+                let (at, certain) = unsafe { view.find::<SIMD>(s.u, s.lo as usize, s.hi as usize) };
+                let at = if certain { at } else { self.gallop(s.leaf as usize, s.u, at) };
+                *out = l.start + at as u32;
             }
         }
     }
@@ -278,8 +284,8 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// Where the model expects `q`, without looking at keys.
     pub fn predict(&self, q: K) -> Prediction {
         let Some(leaf) = self.leaf_of(q) else { return Prediction { pos: 0, lo: 0, hi: 0 } };
-        let l = &self.leaves[leaf];
-        let (lo, hi) = l.window(l.relative(q), self.leaf_len(leaf));
+        let (l, len) = self.leaf(leaf);
+        let (lo, hi) = l.window(l.relative(q), len);
         let start = l.start as usize;
         Prediction { pos: start + lo.midpoint(hi), lo: start + lo, hi: start + hi }
     }
@@ -306,10 +312,11 @@ impl<K: ModelKey> LearnedKeys<K> {
             + self.packed.memory_bytes()
     }
 
-    /// Keys of leaf `leaf`.
+    /// Leaf `leaf` and the number of its keys.
     #[inline(always)]
-    fn leaf_len(&self, leaf: usize) -> usize {
-        (self.leaves[leaf + 1].start - self.leaves[leaf].start) as usize
+    fn leaf(&self, leaf: usize) -> (&Leaf<K>, usize) {
+        let pair = &self.leaves[leaf..leaf + 2];
+        (&pair[0], (pair[1].start - pair[0].start) as usize)
     }
 
     /// The last leaf whose first key is below `q`; `None` where no key is.
@@ -328,8 +335,9 @@ impl<K: ModelKey> LearnedKeys<K> {
     #[inline(always)]
     fn choose(&self, q: K, leaf: usize, more: usize) -> usize {
         let leaf = Root::choose(&self.leaves, q, leaf, more);
-        let begins = self.leaves[leaf].first < q || leaf == 0;
-        if begins && (self.leaves[leaf + 1].first >= q || leaf + 1 >= self.leaf_count) {
+        // A sentinel's key is not below any.
+        let pair = &self.leaves[leaf..leaf + 2];
+        if (pair[0].first < q || leaf == 0) && pair[1].first >= q {
             return leaf;
         }
         self.search_leaves(q)

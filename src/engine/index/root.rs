@@ -125,8 +125,9 @@ impl<K: ModelKey> Root<K> {
     pub(super) fn choose(leaves: &[Leaf<K>], q: K, leaf: usize, more: usize) -> usize {
         if more <= 2 {
             // Mostly so, and without a branch on which.
-            let begins = |j: usize| usize::from((more >= j) & (leaves[leaf + j].first < q));
-            return leaf + begins(1) + begins(2);
+            let next = &leaves[leaf + 1..leaf + 3];
+            let begins = |j: usize| usize::from((more > j) & (next[j].first < q));
+            return leaf + begins(0) + begins(1);
         }
         leaf + leaves[leaf + 1..=leaf + more].partition_point(|l| l.first < q)
     }
