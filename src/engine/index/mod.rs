@@ -1,4 +1,57 @@
 //! The learned index: sorted keys in, exact positions out. No I/O.
+//!
+//! ```text
+//! key ─► root: tables over the key range      (root.rs)   which leaf
+//!     ─► leaf: a line, first + slope × i      (leaf.rs)   which few rows
+//!     ─► residuals: key(i) − line(i), packed  (bits.rs)   which row, exactly
+//! ```
+//!
+//! The model is the compression as well: a key is its leaf's line plus a residual of as few bits as the
+//! leaf needs, readable at any row. So the width of the residuals bounds the rows that a key can be at,
+//! and no error bound is stored. Root and line are hints all the same: a lookup compares the keys around
+//! its answer, and searches on where they refute it. `docs/learned-index.md` has the reasons and figures.
+//!
+//! ```
+//! use omendb::engine::index::LearnedKeys;
+//!
+//! let keys = LearnedKeys::<u64>::build(&[10, 20, 20, 30]);
+//! assert_eq!(keys.lower_bound(20), 1);
+//! assert_eq!(keys.upper_bound(20), 3);
+//! assert_eq!(keys.lower_bound(31), 4);
+//! assert_eq!(keys.get(3), 30);
+//! ```
+//!
+//! # Format
+//!
+//! All numbers are little endian. `K` is 8 (`u64` keys) or 16 (`u128`).
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..4 | `OLRN` |
+//! | 4..6 | format version, 1 |
+//! | 6..8 | `K` |
+//! | 8..12 | number of keys, *n* |
+//! | 12..16 | number of leaves, *m*; 0 only if *n* is |
+//! | 16..24 | number of residual words, *w* |
+//! | 24..32 | largest error of the model, in rows |
+//! | 32..40 | its mean error over all keys, in rows, a float of 64 bits |
+//! | then *m* times `K` + 16 | leaves, in the order of their keys |
+//! | then 8 × *w* | residual words, to the end |
+//!
+//! A leaf:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..`K` | its first key |
+//! | `K`..`K`+8 | from the lowest bit: exponent *e* (8 bits), residual width *b* (8), bias *c* (8), reach (4), mantissa *s* (36) |
+//! | `K`+8..`K`+12 | position of its first key; that of the next leaf, or *n*, ends it; 65,536 keys at most |
+//! | `K`+12..`K`+16 | where its residuals begin, in words |
+//!
+//! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of keys.
+//! line(*i*) is *s* × *i* >> *e* where *e* is below 64 and *s* × *i* << (*e* − 64) else. residual(*i*) is the
+//! *b* bits from bit *b* × *i* of the leaf's words on; *b* is at most 56, or 120 for `u128`, or all bits of a
+//! key. Reach is a hint for lookups: see `leaf.rs`. The root is not stored, it is rebuilt from the leaves'
+//! first keys. There is no checksum: the file around it has one.
 
 mod bits;
 mod fit;
