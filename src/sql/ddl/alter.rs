@@ -307,7 +307,10 @@ impl Altering<'_> {
         for batch in old.scan(&ScanRequest::new(KeyRange::all()))? {
             write.insert(&caster.cast(&batch?)?)?;
         }
-        self.transaction.apply(write)?;
+        self.transaction.apply(write).map_err(|e| {
+            let message = e.message().replace(&name.to_string(), &meta.name.to_string());
+            engine::Error::new(e.kind(), message)
+        })?;
         self.transaction.drop_table(self.id)?;
         self.id = id;
         self.alter(|new| {

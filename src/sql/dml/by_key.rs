@@ -13,7 +13,7 @@ use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::ast;
 
-use super::evaluate::{Evaluator, is_subquery};
+use super::evaluate::{Evaluator, is_subquery, wanted_types};
 use super::on_conflict::distinct_prefix;
 use super::row_source::Target;
 use super::{assignments, set_value};
@@ -159,7 +159,13 @@ impl KeyBindings {
             }
             let value = set_value(&target.table, column, value)?;
             let planned = context.expression(&value, &row)?;
-            if planned.exists(|e| Ok(is_subquery(e)))? {
+            let typed = wanted_types(&planned, &row)?.iter().all(|(name, data_type)| {
+                parameters.index_of_column_by_name(None, name).is_none_or(|i| {
+                    let given = parameters.field(i).data_type();
+                    given == data_type || given.is_null()
+                })
+            });
+            if !typed || planned.exists(|e| Ok(is_subquery(e)))? {
                 return Ok(None);
             }
             named[column].0 = planned

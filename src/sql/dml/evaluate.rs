@@ -1,19 +1,21 @@
 //! Expressions over batches that are not planned as a query: RETURNING, ON CONFLICT DO UPDATE, defaults.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ParamValues};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 
 use crate::engine;
+use crate::sql::cast::{CastPolicy, cast_array};
 use crate::sql::context::PlanContext;
 use crate::sql::{Error, Result};
 
@@ -124,6 +126,51 @@ fn bind(expression: Expr, input: &DFSchema, parameters: &ParamValues) -> Result<
 
 fn has_placeholder(expression: &Expr) -> Result<bool> {
     Ok(expression.exists(|e| Ok(matches!(e, Expr::Placeholder(_))))?)
+}
+
+/// A plan with its parameters bound. A value is cast to the type that the plan wants where that loses nothing: text
+/// would otherwise be compared as text.
+pub(crate) fn bind_plan(
+    plan: LogicalPlan,
+    parameters: Option<&ParamValues>,
+) -> Result<LogicalPlan> {
+    let Some(ParamValues::List(values)) = parameters else { return Ok(plan) };
+    let mut values = values.clone();
+    // Types that contradict each other are left to the planner.
+    for (name, data_type) in plan.get_parameter_types().unwrap_or_default() {
+        let place = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok());
+        let place = place.and_then(|n| values.get_mut(n.checked_sub(1)?));
+        let (Some(given), Some(data_type)) = (place, data_type) else { continue };
+        if given.value.data_type() == data_type || given.value.is_null() {
+            continue;
+        }
+        let array = given.value.to_array()?;
+        if let Ok(cast) = cast_array(&array, &data_type, CastPolicy::Lossless) {
+            *given = ScalarValue::try_from_array(&cast, 0)?.into();
+        } else if matches!(array.data_type(), DataType::Utf8) {
+            return Err(Error::data(format!(
+                "the parameter {name} cannot be read as {data_type}: '{}'",
+                given.value
+            )));
+        }
+    }
+    Ok(plan.with_param_values(ParamValues::List(values))?)
+}
+
+/// The types that an expression wants of its parameters, by name.
+pub(crate) fn wanted_types(
+    expression: &Expr,
+    input: &DFSchema,
+) -> Result<HashMap<String, DataType>> {
+    let (expression, _) = expression.clone().infer_placeholder_types(input)?;
+    let mut types = HashMap::new();
+    expression.apply(|e| {
+        if let Expr::Placeholder(Placeholder { id, field: Some(field) }) = e {
+            types.insert(id.clone(), field.data_type().clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(types)
 }
 
 /// The parameters of one binding.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::{DFSchema, ParamValues, TableReference};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 
+use super::evaluate::bind_plan;
 use super::on_conflict::{Conflict, Inserter, distinct_prefix, encode_keys, update_schema};
 use super::returning::Returning;
 use super::update::{add, for_each_binding};
@@ -234,7 +234,7 @@ impl<'a> Plan<'a> {
                 inserter.push(&caster.cast_columns(&columns, rows.len())?)?;
             }
             Source::Query(query) => {
-                let logical = bind(context.plan_query(query)?, binding.values)?;
+                let logical = bind_plan(context.plan_query(query)?, binding.values)?;
                 for batch in context.run(&logical)? {
                     inserter.push(&caster.cast(&batch?)?)?;
                 }
@@ -396,13 +396,6 @@ struct Binding<'a> {
     values: Option<&'a ParamValues>,
     parameters: Option<&'a RecordBatch>,
     row: usize,
-}
-
-fn bind(plan: LogicalPlan, parameters: Option<&ParamValues>) -> Result<LogicalPlan> {
-    Ok(match parameters {
-        Some(parameters) => plan.with_param_values(parameters.clone())?,
-        None => plan,
-    })
 }
 
 /// Inserts the rows of many bindings. Each binding is a statement of its own: DO UPDATE sees what the ones before it did,

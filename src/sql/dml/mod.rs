@@ -17,6 +17,7 @@ mod values;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -53,6 +54,7 @@ pub(crate) fn execute(
     statement: &ast::Statement,
     parameters: Option<&RecordBatch>,
 ) -> Result<Outcome> {
+    check_parameter_count(statement, parameters)?;
     match statement {
         ast::Statement::Insert(insert) => insert::execute(context, transaction, insert, parameters),
         ast::Statement::Update(update) => {
@@ -71,6 +73,31 @@ pub(crate) fn execute(
         }
         other => Err(unknown(other)),
     }
+}
+
+/// Checks that there is a value for each parameter, and none too many.
+fn check_parameter_count(
+    statement: &ast::Statement,
+    parameters: Option<&RecordBatch>,
+) -> Result<()> {
+    let mut expected = 0;
+    let _ = ast::visit_expressions(statement, |expression| {
+        if let ast::Expr::Value(value) = expression
+            && let ast::Value::Placeholder(name) = &value.value
+            && let Some(number) = name.strip_prefix('$').and_then(|n| n.parse().ok())
+        {
+            expected = std::cmp::max(expected, number);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    let given = parameters.map_or(0, RecordBatch::num_columns);
+    if expected == given {
+        return Ok(());
+    }
+    let plural = if expected == 1 { "" } else { "s" };
+    Err(Error::data(format!(
+        "the statement takes {expected} parameter{plural}, and {given} were given"
+    )))
 }
 
 fn unknown(statement: &ast::Statement) -> Error {

@@ -8,7 +8,7 @@ use datafusion::common::ParamValues;
 use datafusion::sql::sqlparser::ast;
 
 use super::by_key::KeyBindings;
-use super::evaluate::param_values;
+use super::evaluate::{bind_plan, param_values};
 use super::returning::Returning;
 use super::row_source::{FirstOnly, RowSource, Target};
 use super::{Parameters, assignments, refuse, set_value};
@@ -209,11 +209,7 @@ impl Plan {
         let mut caster = BatchCaster::by_position(meta, &all, CastPolicy::Assign, |_| {
             Err(Error::internal("every column of an updated row is given"))
         })?;
-        let plan = self.source.logical_plan().clone();
-        let plan = match parameters {
-            Some(parameters) => plan.with_param_values(parameters.clone())?,
-            None => plan,
-        };
+        let plan = bind_plan(self.source.logical_plan().clone(), parameters)?;
         let mut write = transaction.write(self.target.table.id(), OnConflict::Error)?;
         let mut first_only = FirstOnly::default();
         let mut count = 0u64;
