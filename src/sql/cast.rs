@@ -16,6 +16,7 @@ use datafusion::scalar::ScalarValue;
 pub(crate) use array::{CastPolicy, Failure, cast_array};
 
 use super::error::{Error, ErrorKind, Result};
+use super::types::sql_name;
 use crate::engine::{self, TableMeta};
 
 /// Characters of a value that an error message shows at most.
@@ -155,11 +156,11 @@ pub(crate) fn cast_error(
     row_of: impl Fn(usize) -> u64,
 ) -> Error {
     let column = format!("table {table}: column \"{}\"", field.name());
-    let to = type_name(field.data_type());
+    let to = sql_name(field.data_type());
     let message = match failure {
         Failure::Type => format!(
             "{column} has the type {to}, and values of type {} cannot be put there without a cast",
-            type_name(given.data_type())
+            sql_name(given.data_type())
         ),
         Failure::Value { row, reason } => format!(
             "{column} ({to}), row {}: the value {} {reason}",
@@ -197,10 +198,6 @@ fn show(array: &ArrayRef, row: usize) -> String {
     }
 }
 
-fn type_name(data_type: &DataType) -> String {
-    data_type.to_string()
-}
-
 /// The schema that a table gets for batches of `given`: encodings that are only a way to send values
 /// (dictionaries, runs, views, large offsets) become the plain type. What cannot be stored is an error that names the column.
 pub(crate) fn storable_schema(given: &Schema) -> Result<Schema> {
@@ -212,7 +209,7 @@ pub(crate) fn storable_schema(given: &Schema) -> Result<Schema> {
                 Error::unsupported(format!(
                     "column \"{}\": the type {} cannot be stored",
                     field.name(),
-                    type_name(field.data_type())
+                    sql_name(field.data_type())
                 ))
             })?;
             Ok(Field::new(field.name(), data_type, field.is_nullable()))

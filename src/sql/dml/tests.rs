@@ -1,3 +1,5 @@
+mod model;
+
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type};
 use datafusion::scalar::ScalarValue;
