@@ -27,7 +27,7 @@ import pyarrow.flight as flight
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "clients"))
 from omendb_server import LISTENING, Server  # noqa: E402
-from wire import decode, encode  # noqa: E402
+from messages import decode, encode  # noqa: E402
 
 RUNS = int(os.environ.get("OMENDB_BENCH_RUNS", "5"))
 HOT_ROWS = 10_000_000

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
-from wire import decode, encode
+from messages import decode, encode
 
 
 @pytest.fixture
