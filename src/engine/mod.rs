@@ -37,6 +37,7 @@ pub use table::{
 };
 pub use txn::{OnConflict, Savepoint, Snapshot, Transaction, Write, WriteResult};
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,15 +110,14 @@ impl Shared {
     }
 
     /// Waits while flushes are far behind: memory stays bounded.
-    fn wait_for_room(&self, fork: &DbRoot) -> Result<()> {
+    fn wait_for_room(&self, tables: &BTreeSet<TableId>) -> Result<()> {
         if !self.options.background {
             return Ok(());
         }
         let crowded = |shared: &Self| {
             let root = shared.root.load();
-            fork.tables
-                .keys()
-                .any(|id| root.tables.get(id).is_some_and(|t| t.memtables.len() > SEALED_MEMTABLES))
+            let sealed = |id| root.tables.get(id).map_or(0, |t| t.memtables.len());
+            tables.iter().any(|id| sealed(id) > SEALED_MEMTABLES)
         };
         let mut room = self.room.lock();
         while crowded(self) {

@@ -64,7 +64,7 @@ impl Plan {
         for mut piece in std::mem::take(&mut self.pieces) {
             let (first, last) = (rank, rank + piece.live_count);
             rank = last;
-            if last <= offset || first >= end {
+            if last <= offset || first >= end || offset >= end {
                 continue;
             }
             if first < offset || last > end {

@@ -1,7 +1,7 @@
 //! Commits: validated in order against an unpublished root, appended to the log and synced as a group,
 //! published in order, acknowledged.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -213,11 +213,17 @@ pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
     if Arc::ptr_eq(&base, &fork.root) {
         return Ok(base.seq);
     }
-    shared.wait_for_room(&fork.root)?;
+    shared.wait_for_room(&fork.tables)?;
     let mut diffs = Vec::new();
-    let ids: HashSet<TableId> = changed_tables(&base, &fork.root);
-    for id in ids {
-        diffs.push(TableDiff::new(id, base.tables.get(&id), fork.root.tables.get(&id))?);
+    for id in &fork.tables {
+        let (before, after) = (base.tables.get(id), fork.root.tables.get(id));
+        let same = match (before, after) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        if !same {
+            diffs.push(TableDiff::new(*id, before, after)?);
+        }
     }
     // Dropped tables first: another may take their name.
     diffs.sort_by_key(|d| (d.fork.is_some(), d.id));
@@ -231,7 +237,7 @@ pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
             Change { root: spec.clone(), ops: Vec::new(), added: Vec::new(), removed: Vec::new() };
         apply_catalog(&fork, &mut change);
         for diff in &diffs {
-            diff.install(&mut change, seq)?;
+            diff.install(&mut change, seq, shared.options.memtable_bytes)?;
         }
         for diff in &mut diffs {
             write_sets.push(seq, diff.id, std::mem::take(&mut diff.written), most);
@@ -239,18 +245,14 @@ pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
         Ok(Some(change))
     });
     drop(active);
-    shared.wake_background();
+    if seq.is_ok() {
+        let root = shared.root.load();
+        let grown = |id| root.tables.get(id).is_some_and(|t| t.memtables.len() > 1);
+        if diffs.iter().any(|d| !d.segments.is_empty() || d.truncated || grown(&d.id)) {
+            shared.wake_background();
+        }
+    }
     seq
-}
-
-fn changed_tables(base: &DbRoot, fork: &DbRoot) -> HashSet<TableId> {
-    let changed = fork
-        .tables
-        .iter()
-        .filter(|(id, state)| base.tables.get(id).is_none_or(|b| !Arc::ptr_eq(b, state)))
-        .map(|(id, _)| *id);
-    let dropped = base.tables.keys().filter(|id| fork.tables.get(id).is_none()).copied();
-    changed.chain(dropped).collect()
 }
 
 /// Names and schemas that the transaction changed must mean what they meant when it began.
@@ -408,7 +410,7 @@ impl TableDiff {
     }
 
     /// Puts the diff into the new root and the log record.
-    fn install(&self, change: &mut Change, seq: SeqNo) -> Result<()> {
+    fn install(&self, change: &mut Change, seq: SeqNo, memtable_bytes: usize) -> Result<()> {
         let Some(fork) = &self.fork else {
             if let Some(state) = change.root.remove_table(self.id) {
                 change.ops.push(WalOp::DropTable(self.id));
@@ -436,6 +438,9 @@ impl TableDiff {
         }
         self.install_deletes(&mut state, change)?;
         self.install_rows(&mut state, change, seq)?;
+        if state.active().bytes >= memtable_bytes {
+            state.seal();
+        }
         state.last_write = seq;
         change.root.put_table(Arc::new(state));
         Ok(())

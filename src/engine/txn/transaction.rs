@@ -33,6 +33,8 @@ pub(super) struct Fork {
     pub(super) root: Arc<DbRoot>,
     /// Changes to schemas and views, for the log; those to tables follow from the roots.
     pub(super) catalog: Vec<WalOp>,
+    /// Tables that it changed, made or dropped.
+    pub(super) tables: BTreeSet<TableId>,
     /// Names whose meaning it changed.
     pub(super) names: BTreeSet<TableName>,
     /// Schemas that it made or dropped.
@@ -51,6 +53,7 @@ impl Transaction {
         let fork = Fork {
             root: Arc::clone(&base),
             catalog: Vec::new(),
+            tables: BTreeSet::new(),
             names: BTreeSet::new(),
             schemas: BTreeSet::new(),
         };
@@ -69,6 +72,11 @@ impl Transaction {
 
     fn root_mut(&mut self) -> &mut DbRoot {
         Arc::make_mut(&mut self.fork.root)
+    }
+
+    fn put_table(&mut self, state: TableState) {
+        self.fork.tables.insert(state.shape.meta.id);
+        self.root_mut().put_table(Arc::new(state));
     }
 
     fn check_schema(&self, schema: &str) -> Result<()> {
@@ -130,7 +138,7 @@ impl Transaction {
         let id = TableId(self.shared.next_table.fetch_add(1, Ordering::Relaxed));
         let meta = TableMeta::new(id, name.clone(), schema, key)?;
         let state = TableState::new(Arc::new(meta))?;
-        self.root_mut().put_table(Arc::new(state));
+        self.put_table(state);
         self.fork.names.insert(name.clone());
         Ok(id)
     }
@@ -154,7 +162,7 @@ impl Transaction {
         }
         let mut state = (*old).clone();
         state.set_meta(Arc::new(meta))?;
-        self.root_mut().put_table(Arc::new(state));
+        self.put_table(state);
         Ok(())
     }
 
@@ -163,6 +171,7 @@ impl Transaction {
         self.fork.root.table(table)?;
         if let Some(state) = self.root_mut().remove_table(table) {
             self.fork.names.insert(state.shape.meta.name.clone());
+            self.fork.tables.insert(table);
         }
         Ok(())
     }
@@ -172,7 +181,7 @@ impl Transaction {
         let mut state = (**self.fork.root.table(table)?).clone();
         let count = state.live_count;
         state.truncate();
-        self.root_mut().put_table(Arc::new(state));
+        self.put_table(state);
         Ok(count)
     }
 
@@ -216,7 +225,7 @@ impl Transaction {
         }
         let base = self.base.tables.get(&write.table().id()).cloned();
         let (state, result) = resolve::apply(write, base.as_deref())?;
-        self.root_mut().put_table(Arc::new(state));
+        self.put_table(state);
         Ok(result)
     }
 
