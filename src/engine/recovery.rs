@@ -246,7 +246,9 @@ impl Recovery {
                     return Err(Error::corruption("deleted rows lack their row ids"));
                 }
                 for (i, row_id) in row_ids.iter().enumerate() {
-                    places.extend(find_row(state, keys, i, *row_id)?);
+                    // In memtables only: the files of segments may be gone, by a record to come.
+                    let runs = state.memtables.iter().flat_map(|m| &m.runs);
+                    places.extend(find_row(runs, keys, i, *row_id)?);
                 }
             } else {
                 let runs = (0_u32..).zip(state.memtables.iter().flat_map(|m| &m.runs));

@@ -1,5 +1,6 @@
 """SQL through the ADBC driver's DBAPI."""
 
+import contextlib
 import datetime
 import decimal
 
@@ -44,8 +45,9 @@ def test_a_statement_runs_once(cur, table):
     cur.execute(f"INSERT INTO {table} VALUES (1, 0)")
     for _ in range(5):
         cur.execute(f"UPDATE {table} SET v = v + 1")
-    cur.adbc_execute_schema(f"UPDATE {table} SET v = v + 100")
     cur.adbc_prepare(f"UPDATE {table} SET v = v + 100")
+    with contextlib.suppress(flightsql.NotSupportedError):
+        cur.adbc_execute_schema(f"UPDATE {table} SET v = v + 100")
     assert rows(cur, f"SELECT v FROM {table}") == [(5,)]
 
 
@@ -204,9 +206,9 @@ def test_a_pattern_is_a_pattern_and_text_is_text(con, cur, table):
     ("DROP TABLE no_such_table", flightsql.Error, ["no_such_table"]),
     ("CREATE TABLE other (tags BIGINT[] PRIMARY KEY)", flightsql.Error, ["tags"]),
     ("CREATE TABLE other (a BIGINT, PRIMARY KEY (missing))", flightsql.Error, ["missing"]),
-    ("BEGIN", flightsql.Error, ["transaction"]),
+    ("BEGIN", flightsql.NotSupportedError, ["BEGIN"]),
     ("COPY {t} TO '/tmp/out.csv'", flightsql.Error, ["COPY"]),
-    ("CREATE EXTERNAL TABLE e STORED AS CSV LOCATION '/etc/passwd'", flightsql.Error, ["EXTERNAL"]),
+    ("CREATE EXTERNAL TABLE e (a INT) STORED AS PARQUET LOCATION '/etc/passwd'", flightsql.Error, ["EXTERNAL"]),
     ("CREATE INDEX i ON {t} (name)", flightsql.Error, ["INDEX"]),
     ("SELECT 1 / 0", flightsql.Error, ["zero"]),
 ])

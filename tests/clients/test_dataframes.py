@@ -15,7 +15,7 @@ def frame():
         "id": [1, 2, 3],
         "name": ["a", None, "c"],
         "score": [1.5, float("nan"), -2.0],
-        "at": pd.to_datetime(["2024-01-01", "2024-06-01 12:00", None], utc=True),
+        "at": pd.to_datetime(["2024-01-01 00:00", "2024-06-01 12:00", None], utc=True),
     })
 
 

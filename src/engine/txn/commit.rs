@@ -604,7 +604,7 @@ pub(crate) fn relocate(
     if state.shape.repeats() {
         let row_ids = row_ids_at(&state.shape, source, positions)?;
         for (i, row_id) in row_ids.iter().enumerate() {
-            places.extend(find_row(state, &keys, i, *row_id)?);
+            places.extend(find_row(state.sources(), &keys, i, *row_id)?);
         }
     } else {
         debug_assert!((1..keys.len()).all(|i| compare(&keys, i - 1, &keys, i).is_le()));
@@ -624,14 +624,14 @@ pub(crate) fn relocate(
 }
 
 /// The live row with key `i` of `keys` and a row id.
-pub(crate) fn find_row(
-    state: &TableState,
+pub(crate) fn find_row<'a>(
+    sources: impl IntoIterator<Item = &'a SourceState>,
     keys: &KeyColumn,
     i: usize,
     row_id: u64,
 ) -> Result<Option<(SourceId, u32)>> {
     let key = keys.get(i);
-    for s in state.sources() {
+    for s in sources {
         if s.live_count() == 0 || s.source.min_key() > key || s.source.max_key() < key {
             continue;
         }
