@@ -17,7 +17,7 @@ pub(crate) fn schema(schema: &Schema) -> SchemaRef {
 
 /// `schema` with its columns as they are, each with its SQL type in the metadata.
 pub(crate) fn native_schema(schema: &Schema) -> SchemaRef {
-    let fields: Fields = schema.fields().iter().map(|f| describe(f)).collect();
+    let fields: Fields = schema.fields().iter().map(describe).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 

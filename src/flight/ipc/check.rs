@@ -329,12 +329,10 @@ impl<'a> Walk<'a> {
             || bad(format!("column \"{}\": a compressed buffer is malformed", field.name()));
         let (prefix, data) = data.split_first_chunk::<8>().ok_or_else(malformed)?;
         match i64::from_le_bytes(*prefix) {
-            -1 => return Ok(data.len() as u64),
-            0 => return Ok(0),
-            claimed if claimed < 0 => return Err(malformed()),
-            claimed if claimed as u64 > self.limit => {
-                return Err(too_large(claimed as u64, self.limit));
-            }
+            -1 => Ok(data.len() as u64),
+            0 => Ok(0),
+            claimed if claimed < 0 => Err(malformed()),
+            claimed if claimed as u64 > self.limit => Err(too_large(claimed as u64, self.limit)),
             claimed => match compression.codec() {
                 // arrow-ipc reads a frame to its end, whatever length was claimed.
                 CompressionType::LZ4_FRAME => {

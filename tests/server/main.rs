@@ -1,0 +1,8 @@
+//! The server through real connections: every call of Flight and Flight SQL, hostile messages, and streams that break.
+
+mod fixture;
+mod hostile;
+mod ingest;
+mod metadata;
+mod statements;
+mod streams;
