@@ -1,6 +1,7 @@
 //! The Arrow Flight SQL service. Builds no plans: what SQL means is asked of [`crate::sql`].
 
 mod action;
+mod complete;
 mod encode;
 mod ingest;
 mod ipc;
@@ -16,5 +17,6 @@ mod status;
 mod ticket;
 mod wire_type;
 
+pub use complete::WatchStreams;
 pub use service::{Options, Service};
 pub use session::Connection;

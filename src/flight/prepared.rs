@@ -1,8 +1,6 @@
 //! Prepared statements. A handle carries its SQL and what is bound to it, so it works on any connection and after a
 //! restart. Clients that do not take the new handle which binding returns find their parameters kept by the old one's id.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
 use arrow_flight::sql::DoPutPreparedStatementResult;
 use prost::Message;
@@ -61,22 +59,28 @@ impl State {
         Ok(bound)
     }
 
-    /// Binds parameters to a prepared statement, in place of those before.
+    /// Binds parameters to a prepared statement, or none, in place of those before.
     pub(super) fn bind(
         &self,
         handle: &[u8],
-        parameters: RecordBatch,
+        parameters: Option<RecordBatch>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let mut handle = ticket::decode_prepared(handle)?;
         let id = ticket::parse_id(&handle.id)?;
-        let inline = ticket::encode_parameters(&parameters)?;
-        handle.parameters_kept = inline.is_none();
+        let inline = parameters.as_ref().map(ticket::encode_parameters).transpose()?;
+        handle.parameters_kept = matches!(inline, Some(None));
         if let Some(statement) = &mut handle.statement {
-            statement.parameters = inline.unwrap_or_default();
+            statement.parameters = inline.flatten().unwrap_or_default();
         }
-        let schema = parameters.schema();
-        let kept = Batches { schema: Arc::clone(&schema), batches: vec![parameters] };
-        self.parameters.put(id, kept, self.options.session_idle)?;
+        match parameters {
+            Some(batch) => {
+                let kept = Batches { schema: batch.schema(), batches: vec![batch] };
+                self.parameters.put(id, kept, self.options.session_idle)?;
+            }
+            None => {
+                self.parameters.remove(&id);
+            }
+        }
         Ok(DoPutPreparedStatementResult {
             prepared_statement_handle: Some(handle.encode_to_vec().into()),
         })

@@ -7,6 +7,7 @@ use arrow_flight::{FlightData, FlightDescriptor, PutResult};
 use prost::Message;
 use tonic::{Request, Status, Streaming};
 
+use super::complete::{self, Complete};
 use super::ipc::{Decoded, Decoder};
 use super::service::{Asked, State, asked, refuse_transaction, unsupported};
 use super::session::Call;
@@ -17,18 +18,26 @@ use crate::sql::StatementKind;
 /// What parameters of one statement may take when uncompressed, in bytes.
 const MAX_PARAMETER_BYTES: u64 = 256 << 20;
 
+/// What clients get that send nothing: ADBC does for a table without rows.
+const EMPTY: &str = "the DoPut stream has no descriptor, and so names no table. A load needs at least one batch, even an empty \
+    one; some clients send none for a table without rows: make it with CREATE TABLE instead";
+
 /// An incoming stream whose first message was looked at.
 pub(super) struct Incoming {
     pub(super) first: Option<FlightData>,
     pub(super) rest: Streaming<FlightData>,
+    complete: Complete,
 }
 
 impl Incoming {
-    /// The next message.
+    /// The next message; `None` at the end, and an error where the client broke the stream off.
     pub(super) async fn next(&mut self) -> Result<Option<FlightData>, Status> {
         match self.first.take() {
             Some(first) => Ok(Some(first)),
-            None => self.rest.message().await,
+            None => match self.rest.message().await? {
+                Some(message) => Ok(Some(message)),
+                None => self.complete.check().map(|()| None),
+            },
         }
     }
 }
@@ -39,16 +48,14 @@ pub(super) async fn put(
     call: &Call,
     request: Request<Streaming<FlightData>>,
 ) -> Result<std::option::IntoIter<PutResult>, Status> {
-    let (headers, _, mut rest) = request.into_parts();
+    let (headers, extensions, mut rest) = request.into_parts();
+    let complete = complete::of(&extensions)?;
     let Some(mut first) = rest.message().await? else {
-        return Err(Status::invalid_argument("the DoPut stream is empty: it has no descriptor"));
+        return Err(Status::invalid_argument(EMPTY));
     };
-    let descriptor: FlightDescriptor = first.flight_descriptor.take().ok_or_else(|| {
-        Status::invalid_argument(
-            "the DoPut stream has no descriptor: a load needs at least one batch, even an empty one",
-        )
-    })?;
-    let mut incoming = Incoming { first: Some(first), rest };
+    let descriptor: FlightDescriptor =
+        first.flight_descriptor.take().ok_or_else(|| Status::invalid_argument(EMPTY))?;
+    let mut incoming = Incoming { first: Some(first), rest, complete };
     let result = match asked(&descriptor)? {
         Asked::Table(table) => {
             let target = ingest::Target::of_path(table);
@@ -71,9 +78,7 @@ pub(super) async fn put(
             update_result(update(call, &bound.sql, bound.parameters.as_ref()).await?)
         }
         Asked::Command(Command::CommandPreparedStatementQuery(command)) => {
-            let parameters = parameters(&mut incoming).await?.ok_or_else(|| {
-                Status::invalid_argument("the DoPut stream has no batch of parameters to bind")
-            })?;
+            let parameters = parameters(&mut incoming).await?;
             let bound = state.bind(&command.prepared_statement_handle, parameters)?;
             PutResult { app_metadata: bound.encode_to_vec().into() }
         }

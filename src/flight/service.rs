@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::complete::WatchStreams;
 use super::encode::{FlightStream, schema_message};
 use super::kept::Kept;
 use super::session::{Call, Sessions};
@@ -127,12 +128,13 @@ impl Service {
     }
 
     /// The gRPC service to add to a server.
-    pub fn into_server(self) -> FlightServiceServer<Self> {
+    pub fn into_server(self) -> WatchStreams<FlightServiceServer<Self>> {
         let limit = self.0.options.max_message_bytes;
         // A row may be of any size, so what goes out is not limited.
-        FlightServiceServer::new(self)
+        let server = FlightServiceServer::new(self)
             .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        WatchStreams(server)
     }
 
     /// Refuses new work from now on; what runs goes on.

@@ -141,6 +141,8 @@ impl Server {
             }
         };
         upkeep.abort();
+        // It holds the engine, and so the data directory, until it is gone.
+        let _ = upkeep.await;
         close(engine).await?;
         tracing::info!("closed");
         result

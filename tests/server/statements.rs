@@ -121,7 +121,7 @@ async fn prepared_statements_say_what_they_are() {
     };
     let schema = |bytes: Vec<u8>| Schema::try_from(IpcMessage(bytes.into())).unwrap();
 
-    let select = prepare("SELECT v FROM t WHERE k = ? AND v = $2").await;
+    let select = prepare("SELECT v FROM t WHERE k = ? AND v = ?").await;
     assert_eq!(select.is_update, Some(false));
     assert_eq!(schema(select.dataset_schema).field(0).name(), "v");
     let parameters = schema(select.parameter_schema);
