@@ -6,7 +6,8 @@
 //! * Every call is counted and can be made to fail ([`FaultFs::inject`]): once or for good, for want
 //!   of space, with an error of the device, or as a power cut, after which every call fails.
 //! * A failed sync loses what it did not write, as Linux does: the pages count as clean, reads show
-//!   them still, and the next sync succeeds without writing them.
+//!   them still, and the next sync succeeds without writing them. Names are not lost like that: a file
+//!   system keeps them in its journal, and where it cannot write that, it takes no more writes at all.
 //!
 //! All choices follow from a seed, so a failure can be replayed.
 //!
@@ -104,6 +105,9 @@ impl Operation {
 pub enum Fault {
     /// The power goes: this call and all after it fail.
     PowerCut,
+    /// The process is killed: this call and all after it fail, and do nothing. What was done before stays
+    /// in the system's cache for the next process, which begins with [`FaultFs::clear_faults`].
+    Killed,
     /// An error of the device, whatever the call. A write is done in part; a sync loses pages.
     Device,
     /// No space is left, for the first call from there on that takes some. A write is done in part.
@@ -112,7 +116,7 @@ pub enum Fault {
     Sync,
 }
 
-/// How often an injected [`Fault`] strikes.
+/// How often an injected [`Fault`] strikes. (A power cut and a kill last in any case.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Repeat {
     /// Once.
@@ -163,6 +167,12 @@ impl FaultFs {
     /// An empty file system. `/` and the relative root exist.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One whose failing syncs lose what `seed` says.
+    pub fn seeded(seed: u64) -> Self {
+        let state = State { random: Random(seed), ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Makes the call with number `at` (from 0, as [`FaultFs::operation_count`] counts), or the first
@@ -264,7 +274,7 @@ fn error(kind: io::ErrorKind, message: &str, path: &Path) -> io::Error {
 impl Fault {
     fn strikes(self, operation: Operation) -> bool {
         match self {
-            Self::PowerCut | Self::Device => true,
+            Self::PowerCut | Self::Killed | Self::Device => true,
             Self::NoSpace => operation.takes_space(),
             Self::Sync => operation.syncs(),
         }
@@ -273,6 +283,7 @@ impl Fault {
     fn error(self, path: &Path) -> io::Error {
         match self {
             Self::PowerCut => error(io::ErrorKind::Other, "the power is off", path),
+            Self::Killed => error(io::ErrorKind::Other, "the process was killed", path),
             Self::Device => error(io::ErrorKind::Other, "injected error of the device", path),
             Self::NoSpace => error(io::ErrorKind::StorageFull, "injected lack of space", path),
             Self::Sync => error(io::ErrorKind::Other, "injected failure of a sync", path),
@@ -294,6 +305,9 @@ impl State {
             return Ok(Verdict::Go);
         };
         let fault = self.injected[index].fault;
+        if fault == Fault::Killed {
+            return Err(fault.error(path));
+        }
         if self.injected[index].repeat == Repeat::Once {
             self.injected.remove(index);
         }
@@ -381,14 +395,16 @@ impl State {
             return Err(Fault::PowerCut.error(path));
         }
         let inside = |change: &NameChange| change.iter().any(|(p, _)| p.parent() == Some(path));
-        let (synced, pending) =
+        let (mut synced, others) =
             std::mem::take(&mut self.pending).into_iter().partition::<Vec<_>, _>(inside);
-        self.pending = pending;
-        for change in &synced {
-            if matches!(verdict, Verdict::Go) || self.random.quarters(2) {
-                apply(&mut self.durable, change);
-            }
-        }
+        // A sync that fails gets some way.
+        let done = match verdict {
+            Verdict::Go => synced.len(),
+            _ => self.random.below(synced.len() + 1),
+        };
+        synced.drain(..done).for_each(|change| apply(&mut self.durable, &change));
+        synced.extend(others);
+        self.pending = synced;
         match verdict {
             Verdict::Fail(fault) => Err(fault.error(path)),
             _ => Ok(()),

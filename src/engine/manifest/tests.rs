@@ -261,62 +261,81 @@ fn foreign_files_are_left_alone() {
     assert!(foreign.iter().all(|path| fs.contents(path).is_some()));
 }
 
-/// Opens, checks that one of `written[..]` from `durable` on is there, and writes the ones after it.
-fn work(fs: &FaultFs, all: &[Checkpoint], durable: &mut usize, tried: &mut usize) -> Result<()> {
-    let (mut store, found) = open(fs)?;
-    let mut count = match &found {
-        None => 0,
-        Some(found) => {
-            let index = all.iter().position(|c| c.seq == found.seq).unwrap();
-            assert_same(found, &all[index]);
-            index + 1
-        }
-    };
-    assert!(count >= *durable && count <= *tried, "{durable} <= {count} <= {tried}");
-    *durable = count;
-    for checkpoint in &all[count..] {
-        *tried = (*tried).max(count + 1);
-        store.write(checkpoint)?;
-        count += 1;
-        *durable = count;
-    }
-    Ok(())
+/// What is known of the checkpoints `all` over crashes: the one before `durable`, counted from 1, is
+/// there, or a later one up to `tried`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    durable: usize,
+    tried: usize,
 }
 
+impl Known {
+    /// Opens and checks. What is read is there to stay.
+    fn open(&mut self, fs: &FaultFs, all: &[Checkpoint]) -> Result<ManifestStore> {
+        let (store, found) = open(fs)?;
+        let count = found.map_or(0, |found| {
+            let index = all.iter().position(|c| c.seq == found.seq).unwrap();
+            assert_same(&found, &all[index]);
+            index + 1
+        });
+        assert!(count >= self.durable && count <= self.tried, "{count}, {self:?}");
+        self.durable = count;
+        Ok(store)
+    }
+
+    /// Opens and writes the checkpoints that are not there.
+    fn work(&mut self, fs: &FaultFs, all: &[Checkpoint]) -> Result<()> {
+        let mut store = self.open(fs, all)?;
+        while let Some(next) = all.get(self.durable) {
+            self.tried = self.tried.max(self.durable + 1);
+            store.write(next)?;
+            self.durable += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Has `fault` strike at every call; then perhaps another process goes on while the power is still on;
+/// then the power goes, also during the recovery from that.
 fn survive(fault: Fault, repeat: Repeat) {
     let all = three();
     let calls = {
         let fs = FaultFs::new();
-        work(&fs, &all, &mut 0, &mut 0).unwrap();
+        Known::default().work(&fs, &all).unwrap();
         fs.operation_count()
     };
-    for at in 0..calls {
-        for seed in 0..6 {
-            let fs = FaultFs::new();
-            let (mut durable, mut tried) = (0, 0);
-            fs.inject(at, fault, repeat);
-            let _ = work(&fs, &all, &mut durable, &mut tried);
-            if seed >= 3 && fault != Fault::PowerCut {
-                // The process ends, and the power stays on for the next one.
-                fs.clear_faults();
-                fs.inject(fs.operation_count() + at * 5 % 23, Fault::PowerCut, Repeat::Once);
-                let _ = work(&fs, &all, &mut durable, &mut tried);
-            }
-            let found = fs.crash(seed);
-            found.inject(at * 7 % 31, Fault::PowerCut, Repeat::Once);
-            let _ = work(&found, &all, &mut durable, &mut tried);
-            let found = found.crash(seed + 100);
-            if let Err(e) = work(&found, &all, &mut durable, &mut tried) {
-                panic!("{fault:?} at {at}, seed {seed}: {e}");
-            }
-            assert!(names(&found).iter().all(|name| !name.ends_with(".tmp")));
+    for (at, seed) in (0..calls).flat_map(|at| (0..6).map(move |seed| (at, seed))) {
+        let fs = FaultFs::seeded(seed);
+        let mut known = Known::default();
+        fs.inject(at, fault, repeat);
+        let _ = known.work(&fs, &all);
+        fs.clear_faults();
+        if seed % 3 > 0 {
+            let _ = known.open(&fs, &all).map(drop);
         }
+        if seed % 3 > 1 {
+            fs.inject(fs.operation_count() + at * 5 % 23, Fault::PowerCut, Repeat::Once);
+            let _ = known.work(&fs, &all);
+        }
+        let found = fs.crash(seed);
+        found.inject(at * 7 % 31, Fault::PowerCut, Repeat::Once);
+        let _ = known.work(&found, &all);
+        let found = found.crash(seed + 100);
+        if let Err(e) = known.work(&found, &all) {
+            panic!("{fault:?} at {at}, seed {seed}: {e}");
+        }
+        assert!(names(&found).iter().all(|name| !name.ends_with(".tmp")));
     }
 }
 
 #[test]
 fn a_power_cut_at_any_call_leaves_the_checkpoint_before_or_the_new_one() {
     survive(Fault::PowerCut, Repeat::Once);
+}
+
+#[test]
+fn so_does_a_kill_at_any_call_and_a_power_cut_later() {
+    survive(Fault::Killed, Repeat::Once);
 }
 
 #[test]

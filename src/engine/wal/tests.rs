@@ -330,7 +330,7 @@ fn a_value_that_looks_like_a_group_is_no_group() {
 #[test]
 fn a_failed_sync_ends_the_log() {
     for seed in 0..20 {
-        let fs = FaultFs::new();
+        let fs = FaultFs::seeded(seed);
         let (mut wal, ..) = open(&fs).unwrap();
         append(&mut wal, 1, 3).unwrap();
         fs.inject(fs.operation_count(), Fault::Sync, Repeat::Once);
@@ -366,55 +366,96 @@ fn a_full_disk_takes_nothing_and_then_goes_on() {
     }
 }
 
-/// Appends, rotates, removes and reopens; returns how many records were acknowledged and how many
-/// were tried.
-fn work(fs: &FaultFs, acknowledged: &mut u64, tried: &mut u64) -> Result<()> {
-    let from = (*acknowledged).saturating_sub(8).max(1);
-    let (mut wal, _, records) = open_from(fs, from)?;
-    let found = check_records(&records, from) + from - 1;
-    assert!(found >= *acknowledged && found <= *tried, "{acknowledged} <= {found} <= {tried}");
-    *acknowledged = found;
-    for step in 0..6 {
-        let count = step % 3 + 1;
-        *tried = *acknowledged + count;
-        append(&mut wal, *acknowledged + 1, count)?;
-        *acknowledged += count;
-        *tried = *acknowledged;
-        if step % 2 == 1 {
-            wal.rotate()?;
-            wal.remove_below(SeqNo(acknowledged.saturating_sub(8)))?;
-        }
-    }
-    Ok(())
+/// What is known of a log's records over crashes: `acknowledged` are there, no more than `tried`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    acknowledged: u64,
+    tried: u64,
 }
 
-/// Runs [`work`] with `fault` at every call, then the power goes, also during what comes after.
+impl Known {
+    /// Opens the log and checks it. What is read is there to stay.
+    fn open(&mut self, fs: &FaultFs) -> Result<Wal> {
+        let from = self.acknowledged.saturating_sub(8).max(1);
+        let (wal, _, records) = open_from(fs, from)?;
+        let found = check_records(&records, from) + from - 1;
+        assert!(found >= self.acknowledged && found <= self.tried, "{found}, {self:?}");
+        self.acknowledged = found;
+        Ok(wal)
+    }
+
+    /// Opens, appends, rotates and removes.
+    fn work(&mut self, fs: &FaultFs) -> Result<()> {
+        let mut wal = self.open(fs)?;
+        for step in 0..6 {
+            let count = step % 3 + 1;
+            self.tried = self.tried.max(self.acknowledged + count);
+            append(&mut wal, self.acknowledged + 1, count)?;
+            self.acknowledged += count;
+            if step % 2 == 1 {
+                wal.rotate()?;
+                wal.remove_below(SeqNo(self.acknowledged.saturating_sub(8)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Has `fault` strike at every call; then perhaps another process goes on while the power is still on;
+/// then the power goes, also during the recovery from that.
 fn survive(fault: Fault, repeat: Repeat) {
     let calls = {
         let fs = FaultFs::new();
-        work(&fs, &mut 0, &mut 0).unwrap();
+        Known::default().work(&fs).unwrap();
         fs.operation_count()
     };
-    for at in 0..calls {
-        for seed in 0..4 {
-            let fs = FaultFs::new();
-            let (mut acknowledged, mut tried) = (0, 0);
-            fs.inject(at, fault, repeat);
-            let _ = work(&fs, &mut acknowledged, &mut tried);
-            let found = fs.crash(seed);
-            found.inject(at * 7 % 11, Fault::PowerCut, Repeat::Once);
-            let _ = work(&found, &mut acknowledged, &mut tried);
-            let found = found.crash(seed + 100);
-            if let Err(e) = work(&found, &mut acknowledged, &mut tried) {
-                panic!("{fault:?} at {at}, seed {seed}: {e}");
-            }
+    for (at, seed) in (0..calls).flat_map(|at| (0..6).map(move |seed| (at, seed))) {
+        let fs = FaultFs::seeded(seed);
+        let mut known = Known::default();
+        fs.inject(at, fault, repeat);
+        let _ = known.work(&fs);
+        fs.clear_faults();
+        if seed % 3 > 0 {
+            let _ = known.open(&fs).map(drop);
         }
+        if seed % 3 > 1 {
+            fs.inject(fs.operation_count() + at * 5 % 29, Fault::PowerCut, Repeat::Once);
+            let _ = known.work(&fs);
+        }
+        let found = fs.crash(seed);
+        found.inject(at * 7 % 11, Fault::PowerCut, Repeat::Once);
+        let _ = known.work(&found);
+        let found = found.crash(seed + 100);
+        if let Err(e) = known.work(&found) {
+            panic!("{fault:?} at {at}, seed {seed}: {e}");
+        }
+    }
+}
+
+/// An unfinished file vouches for the one before it. Removed, it must not come back later.
+#[test]
+fn an_unfinished_file_is_gone_before_anything_is_appended() {
+    for seed in 0..60 {
+        let fs = FaultFs::new();
+        let (mut wal, ..) = open(&fs).unwrap();
+        append(&mut wal, 1, 3).unwrap();
+        fs.set_contents(&Path::new(DIR).join(file_name(4)), &[0; 17]);
+        let (mut wal, ..) = open(&fs).unwrap();
+        fs.inject(fs.operation_count() + 1, Fault::PowerCut, Repeat::Once);
+        append(&mut wal, 4, 3).unwrap_err();
+        let count = check_records(&open(&fs.crash(seed)).unwrap().2, 1);
+        assert!(count == 3 || count == 6);
     }
 }
 
 #[test]
 fn acknowledged_records_survive_a_power_cut_at_any_call() {
     survive(Fault::PowerCut, Repeat::Once);
+}
+
+#[test]
+fn acknowledged_records_survive_a_kill_at_any_call_and_a_power_cut_later() {
+    survive(Fault::Killed, Repeat::Once);
 }
 
 #[test]

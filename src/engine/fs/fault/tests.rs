@@ -5,7 +5,10 @@ const DIR: &str = "/dir";
 const FILE: &str = "/dir/file";
 
 fn with_synced_file(bytes: &[u8]) -> (FaultFs, Arc<dyn VfsFile>) {
-    let fs = FaultFs::new();
+    with_synced_file_on(FaultFs::new(), bytes)
+}
+
+fn with_synced_file_on(fs: FaultFs, bytes: &[u8]) -> (FaultFs, Arc<dyn VfsFile>) {
     fs.create_dir_all(Path::new(DIR)).unwrap();
     let file = fs.create(Path::new(FILE)).unwrap();
     file.write_at(bytes, 0).unwrap();
@@ -104,8 +107,7 @@ fn a_removed_file_lives_on_for_its_readers() {
 #[test]
 fn a_failed_sync_loses_pages_and_the_next_one_succeeds() {
     let counts = outcomes(|seed| {
-        let (fs, file) = with_synced_file(&[1; BLOCK]);
-        fs.state.lock().random = Random(seed);
+        let (fs, file) = with_synced_file_on(FaultFs::seeded(seed), &[1; BLOCK]);
         file.write_at(&[2; BLOCK], 0).unwrap();
         fs.inject(0, Fault::Sync, Repeat::Once);
         assert!(file.sync().is_err());
@@ -137,6 +139,25 @@ fn faults_strike_where_they_are_told() {
     fs.clear_faults();
     assert!(file.len().is_err());
     assert_eq!(fs.trace().last().unwrap().0, Operation::Sync);
+}
+
+#[test]
+fn a_killed_process_leaves_its_cache_to_the_next() {
+    let (fs, file) = with_synced_file(b"old");
+    file.write_at(b"new", 0).unwrap();
+    fs.inject(fs.operation_count(), Fault::Killed, Repeat::Once);
+    assert!(file.write_at(b"not", 0).is_err() && file.sync().is_err());
+    assert!(fs.remove(Path::new(FILE)).is_err());
+    fs.clear_faults();
+    assert_eq!(fs.contents(Path::new(FILE)).unwrap(), b"new");
+    let counts = outcomes(|seed| {
+        let (fs, file) = with_synced_file(b"old");
+        file.write_at(b"new", 0).unwrap();
+        fs.inject(0, Fault::Killed, Repeat::Once);
+        assert!(file.sync().is_err());
+        fs.crash(seed).contents(Path::new(FILE)).unwrap()
+    });
+    assert!(counts.contains_key(&b"old"[..]) && counts.contains_key(&b"new"[..]));
 }
 
 #[test]
