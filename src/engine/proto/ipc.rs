@@ -62,7 +62,7 @@ fn encode_after(mut out: Vec<u8>, batch: &RecordBatch) -> Result<Vec<u8>> {
 
 /// The first message of a stream; none where the schema has dictionaries, which need a writer's state.
 fn schema_message(schema: &SchemaRef) -> Result<Option<Vec<u8>>> {
-    let known = |cache: &RefCell<VecDeque<(SchemaRef, Box<[u8]>)>>| {
+    let known = |cache: &Remembered<SchemaRef, Box<[u8]>>| {
         let cache = cache.borrow();
         cache.iter().find(|(known, _)| Arc::ptr_eq(known, schema)).map(|(_, out)| out.to_vec())
     };
@@ -200,22 +200,24 @@ fn read_messages(bytes: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>)> {
 /// How many schemas a thread remembers.
 const REMEMBERED: usize = 8;
 
+type Remembered<K, V> = RefCell<VecDeque<(K, V)>>;
+
 thread_local! {
     /// Schemas that this thread read last, by their bytes. Log records repeat the schema of their table;
     /// so the batches of a replay share one, and it is parsed once.
-    static READ: RefCell<VecDeque<(Box<[u8]>, SchemaRef)>> = const { RefCell::new(VecDeque::new()) };
+    static READ: Remembered<Box<[u8]>, SchemaRef> = const { RefCell::new(VecDeque::new()) };
     /// Schemas without dictionaries that this thread wrote last, and their messages.
-    static WRITTEN: RefCell<VecDeque<(SchemaRef, Box<[u8]>)>> = const { RefCell::new(VecDeque::new()) };
+    static WRITTEN: Remembered<SchemaRef, Box<[u8]>> = const { RefCell::new(VecDeque::new()) };
 }
 
-fn remember<K, V>(cache: &RefCell<VecDeque<(K, V)>>, key: K, value: V) {
+fn remember<K, V>(cache: &Remembered<K, V>, key: K, value: V) {
     let mut cache = cache.borrow_mut();
     cache.truncate(REMEMBERED - 1);
     cache.push_front((key, value));
 }
 
 fn read_schema(metadata: &[u8]) -> Result<SchemaRef> {
-    let known = |cache: &RefCell<VecDeque<(Box<[u8]>, SchemaRef)>>| {
+    let known = |cache: &Remembered<Box<[u8]>, SchemaRef>| {
         let cache = cache.borrow();
         cache.iter().find(|(bytes, _)| **bytes == *metadata).map(|(_, schema)| Arc::clone(schema))
     };
