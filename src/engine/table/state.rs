@@ -75,7 +75,11 @@ impl TableShape {
             KeyKind::RowId => vec![Arc::clone(batch.column(batch.num_columns() - 1))],
             _ => self.key_indices.iter().map(|i| Arc::clone(batch.column(*i))).collect(),
         };
-        self.codec.encode(&columns)
+        self.codec.encode(&columns).map_err(|e| {
+            let names: Vec<&str> =
+                self.key_indices.iter().map(|i| self.schema.field(*i).name().as_str()).collect();
+            e.context(format_args!("key ({})", names.join(", ")))
+        })
     }
 
     /// What to read of each source to get stored batches back.
