@@ -1,7 +1,7 @@
 //! What a statement is planned with: the session's settings, and one snapshot as DataFusion's catalog.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -71,7 +71,7 @@ impl StatementContext {
     /// Plans on `snapshot`.
     pub(crate) fn plan_context(&self, snapshot: &Snapshot) -> PlanContext {
         PlanContext {
-            state: self.database.planning_state(&self.settings),
+            state: OnceLock::new(),
             snapshot: snapshot.clone(),
             statement: self.clone(),
             view_depth: 0,
@@ -118,7 +118,8 @@ pub(crate) fn not_found(message: impl Into<String>) -> Error {
 /// Plans and runs queries on one snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanContext {
-    state: SessionState,
+    /// Made when it is first asked for: a statement that needs no planner does without the copy.
+    state: OnceLock<SessionState>,
     snapshot: Snapshot,
     statement: StatementContext,
     view_depth: usize,
@@ -127,7 +128,10 @@ pub(crate) struct PlanContext {
 impl PlanContext {
     /// DataFusion's state: configuration, functions, optimizer rules.
     pub(crate) fn state(&self) -> &SessionState {
-        &self.state
+        self.state.get_or_init(|| {
+            let statement = &self.statement;
+            statement.database.planning_state(&statement.settings)
+        })
     }
 
     /// The snapshot.
@@ -157,18 +161,18 @@ impl PlanContext {
 
     /// The plan with its types coerced.
     pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        let options = self.state.config_options();
-        Ok(self.state.analyzer().execute_and_check(plan, options, |_, _| {})?)
+        let options = self.state().config_options();
+        Ok(self.state().analyzer().execute_and_check(plan, options, |_, _| {})?)
     }
 
     /// The optimized physical plan. Blocks.
     pub(crate) fn physical_plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(futures::executor::block_on(self.state.create_physical_plan(plan))?)
+        Ok(futures::executor::block_on(self.state().create_physical_plan(plan))?)
     }
 
     /// Starts a physical plan.
     pub(crate) fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
-        Ok(execute_stream(plan, self.state.task_ctx())?)
+        Ok(execute_stream(plan, self.state().task_ctx())?)
     }
 
     /// Plans and runs a query; its batches come as they are asked for. Blocks; must not be called on an async thread.
@@ -178,7 +182,7 @@ impl PlanContext {
     }
 
     fn planner(&self) -> SqlToRel<'_, Self> {
-        let options = &self.state.config_options().sql_parser;
+        let options = &self.state().config_options().sql_parser;
         SqlToRel::new_with_options(
             self,
             ParserOptions {
@@ -301,11 +305,11 @@ impl ContextProvider for PlanContext {
         args: Vec<Expr>,
     ) -> DfResult<Arc<dyn TableSource>> {
         let function = self
-            .state
+            .state()
             .table_functions()
             .get(name)
             .ok_or_else(|| not_found(format!("table function \"{name}\" does not exist")))?;
-        let arguments = TableFunctionArgs::new(&args, &self.state);
+        let arguments = TableFunctionArgs::new(&args, self.state());
         Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
     }
 
@@ -319,11 +323,11 @@ impl ContextProvider for PlanContext {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.state.expr_planners()
+        self.state().expr_planners()
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        self.state.relation_planners()
+        self.state().relation_planners()
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
@@ -331,19 +335,19 @@ impl ContextProvider for PlanContext {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.state.scalar_functions().get(name).cloned()
+        self.state().scalar_functions().get(name).cloned()
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        self.state.higher_order_functions().get(name).cloned()
+        self.state().higher_order_functions().get(name).cloned()
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.state.aggregate_functions().get(name).cloned()
+        self.state().aggregate_functions().get(name).cloned()
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.state.window_functions().get(name).cloned()
+        self.state().window_functions().get(name).cloned()
     }
 
     fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
@@ -351,23 +355,23 @@ impl ContextProvider for PlanContext {
     }
 
     fn options(&self) -> &ConfigOptions {
-        self.state.config_options()
+        self.state().config_options()
     }
 
     fn udf_names(&self) -> Vec<String> {
-        names(self.state.scalar_functions())
+        names(self.state().scalar_functions())
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {
-        names(self.state.higher_order_functions())
+        names(self.state().higher_order_functions())
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        names(self.state.aggregate_functions())
+        names(self.state().aggregate_functions())
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        names(self.state.window_functions())
+        names(self.state().window_functions())
     }
 }
 

@@ -174,15 +174,4 @@ fn check_key(table: &TableSnapshot, wanted: Option<&KeySpec>) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn column_lists_with_and_without_quotes() {
-        assert_eq!(column_list("primary_key", "a, B").unwrap(), ["a", "B"]);
-        assert_eq!(column_list("primary_key", "\"a,b\", c").unwrap(), ["a,b", "c"]);
-        assert!(column_list("primary_key", "a,,b").is_err());
-        assert!(column_list("primary_key", "").is_err());
-        assert!(column_list("primary_key", "\"a").is_err());
-    }
-}
+mod tests;

@@ -24,6 +24,8 @@ mod session;
 mod settings;
 mod show;
 mod system;
+#[cfg(test)]
+mod testing;
 mod types;
 mod workers;
 

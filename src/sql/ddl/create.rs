@@ -12,7 +12,7 @@ use crate::sql::cast::{BatchCaster, CastPolicy, storable_schema};
 use crate::sql::context::{StatementContext, fold};
 use crate::sql::dialect::OmenDialect;
 use crate::sql::dml::refuse;
-use crate::sql::{Error, Result, defaults, types};
+use crate::sql::{Error, Result, allow, defaults, types};
 
 /// A column as its definition says.
 #[derive(Debug, Clone)]
@@ -242,6 +242,7 @@ pub(super) fn create_table(
         Some(query) => {
             let plan_context = context.plan_context(&snapshot);
             let plan = plan_context.plan_query(query)?;
+            allow::check(&plan)?;
             let schema = query_schema(plan.schema().as_arrow(), columns.clone())?;
             let id = transaction.create_table(&name, &schema, &key)?;
             set_defaults(context, transaction, id, &columns)?;

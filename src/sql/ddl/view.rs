@@ -9,7 +9,7 @@ use crate::engine::{self, Transaction};
 use crate::sql::context::{StatementContext, fold};
 use crate::sql::dml::refuse;
 use crate::sql::error::quote;
-use crate::sql::{Error, Result};
+use crate::sql::{Error, Result, allow};
 
 /// Runs CREATE VIEW.
 pub(super) fn create_view(
@@ -67,6 +67,7 @@ pub(super) fn create_view(
         return Err(Error::internal("a SELECT is not a query"));
     };
     let plan = plan_context.plan(&statement)?;
+    allow::check(&plan)?;
     if !plan.get_parameter_names()?.is_empty() || sql_has_parameter(create) {
         return Err(Error::unsupported("a parameter in a view is not supported"));
     }

@@ -17,7 +17,7 @@ use super::{Parameters, assignments, column_index, is_default, qualifier, refuse
 use crate::engine::{TableSnapshot, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy, ColumnDefault};
 use crate::sql::context::{Description, PlanContext, StatementContext};
-use crate::sql::{Error, Outcome, Result, defaults};
+use crate::sql::{Error, Outcome, Result, allow, defaults};
 
 /// An INSERT on one snapshot.
 struct Plan<'a> {
@@ -103,7 +103,11 @@ impl<'a> Plan<'a> {
                 }
                 width
             }
-            Source::Query(query) => context.plan_query(query)?.schema().fields().len(),
+            Source::Query(query) => {
+                let plan = context.plan_query(query)?;
+                allow::check(&plan)?;
+                plan.schema().fields().len()
+            }
         };
         let named = !self.insert.columns.is_empty();
         if width > self.columns.len() || (named && width < self.columns.len()) {

@@ -13,7 +13,7 @@ use roaring::RoaringTreemap;
 use super::{qualifier, table};
 use crate::engine::{ROW_ADDRESS_COLUMN, RowAddress, TableSnapshot};
 use crate::sql::context::{PlanContext, TARGET_CATALOG};
-use crate::sql::{Error, Result};
+use crate::sql::{Error, Result, allow};
 
 /// The table that an UPDATE or DELETE changes, as its text names it.
 #[derive(Debug)]
@@ -125,6 +125,7 @@ impl RowSource {
         select.from.extend_from_slice(from);
         select.selection = selection.cloned();
         let plan = context.plan_query(&query)?;
+        allow::check(&plan)?;
         let others = plan
             .schema()
             .iter()

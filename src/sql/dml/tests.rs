@@ -1,4 +1,5 @@
 mod model;
+mod statements;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Int64Type};

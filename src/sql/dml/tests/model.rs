@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use futures::TryStreamExt;
 use proptest::prelude::*;
 
-use crate::engine::{Engine, Options};
-use crate::sql::{Database, Outcome, Result, Session, SqlOptions};
+use crate::engine::Options;
+use crate::sql::testing::TestDatabase;
+use crate::sql::{Outcome, Result};
 
 /// Keys and values are small, so that they meet often.
 type Model = BTreeMap<i64, Option<i64>>;
@@ -123,51 +123,10 @@ fn insert(
     Some(count)
 }
 
-struct Harness {
-    runtime: tokio::runtime::Runtime,
-    database: Database,
-    session: Session,
-}
-
-impl Harness {
-    fn new() -> Self {
-        let fs = Arc::new(crate::engine::fs::fault::FaultFs::new());
-        let clock = Arc::new(crate::engine::SystemClock);
-        let options = Options { background: false, bulk_rows: 8, ..Options::default() };
-        let engine = Engine::open_with("/db", options, fs, clock).unwrap();
-        let database = Database::new(engine, SqlOptions::default()).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let harness = Self { runtime, session: database.session(), database };
-        harness.execute("CREATE TABLE t (k BIGINT PRIMARY KEY, v BIGINT)", None).unwrap();
-        harness
-    }
-
-    fn execute(&self, sql: &str, parameters: Option<&RecordBatch>) -> Result<Outcome> {
-        self.runtime.block_on(async {
-            let prepared = self.session.prepare(sql).await?;
-            let outcome = self.session.execute(&prepared, parameters).await?;
-            if let Some((schema, batches)) = &outcome.returned {
-                assert_eq!(*schema, prepared.schema());
-                for batch in batches {
-                    assert_eq!(*schema, batch.schema());
-                }
-            }
-            Ok(outcome)
-        })
-    }
-
-    fn rows(&self) -> Vec<(i64, Option<i64>)> {
-        let batches: Vec<RecordBatch> = self.runtime.block_on(async {
-            let prepared = self.session.prepare("SELECT k, v FROM t ORDER BY k").await.unwrap();
-            let rows = self.session.query(&prepared, None).await.unwrap();
-            rows.stream.try_collect().await.unwrap()
-        });
-        pairs(&batches)
-    }
+fn harness() -> TestDatabase {
+    let harness = TestDatabase::new(Options { bulk_rows: 8, ..TestDatabase::options() });
+    harness.execute("CREATE TABLE t (k BIGINT PRIMARY KEY, v BIGINT)").unwrap();
+    harness
 }
 
 fn pairs(batches: &[RecordBatch]) -> Vec<(i64, Option<i64>)> {
@@ -196,7 +155,7 @@ fn sql_value(value: Option<i64>) -> String {
 }
 
 /// Runs `op` on both; gives what SQL did and the number of rows that the model changed.
-fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Option<u64>) {
+fn apply(harness: &TestDatabase, model: &mut Model, op: &Op) -> (Result<Outcome>, Option<u64>) {
     match op {
         Op::Insert(rows, on_conflict, returning) => {
             let values: Vec<String> =
@@ -207,11 +166,11 @@ fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Opt
                 values.join(", "),
                 clause(*on_conflict)
             );
-            (harness.execute(&sql, None), insert(model, rows, *on_conflict, true))
+            (harness.execute(&sql), insert(model, rows, *on_conflict, true))
         }
         Op::InsertMany(rows, on_conflict) => {
             let sql = format!("INSERT INTO t (k, v) VALUES (?, ?){}", clause(*on_conflict));
-            (harness.execute(&sql, Some(&bind(rows))), insert(model, rows, *on_conflict, false))
+            (harness.execute_with(&sql, &bind(rows)), insert(model, rows, *on_conflict, false))
         }
         Op::InsertSelect { below, shift, on_conflict } => {
             let sql = format!(
@@ -219,7 +178,7 @@ fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Opt
                 clause(*on_conflict)
             );
             let rows: Vec<_> = model.range(..below).map(|(k, v)| (k + shift, *v)).collect();
-            (harness.execute(&sql, None), insert(model, &rows, *on_conflict, true))
+            (harness.execute(&sql), insert(model, &rows, *on_conflict, true))
         }
         Op::Add { from, to, amount, returning } => {
             let returning = if *returning { " RETURNING k, v" } else { "" };
@@ -231,7 +190,7 @@ fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Opt
                 *v = v.map(|v| v + amount);
                 count += 1;
             }
-            (harness.execute(&sql, None), Some(count))
+            (harness.execute(&sql), Some(count))
         }
         Op::Shift { from, by } => {
             let sql = format!("UPDATE t SET k = k + {by} WHERE k >= {from}");
@@ -243,7 +202,7 @@ fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Opt
             if !clash {
                 *model = after;
             }
-            (harness.execute(&sql, None), (!clash).then_some(count))
+            (harness.execute(&sql), (!clash).then_some(count))
         }
         Op::UpdateMany(rows) => {
             let mut count = 0;
@@ -254,19 +213,19 @@ fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Opt
                 }
             }
             let sql = "UPDATE t SET v = v - $2 WHERE k = $1";
-            (harness.execute(sql, Some(&bind(rows))), Some(count))
+            (harness.execute_with(sql, &bind(rows)), Some(count))
         }
         Op::DeleteRange { from, to, returning } => {
             let returning = if *returning { " RETURNING *" } else { "" };
             let sql = format!("DELETE FROM t WHERE k >= {from} AND k < {to}{returning}");
             let before = model.len();
             model.retain(|k, _| !(*from..*to).contains(k));
-            (harness.execute(&sql, None), Some((before - model.len()) as u64))
+            (harness.execute(&sql), Some((before - model.len()) as u64))
         }
         Op::DeleteNulls => {
             let before = model.len();
             model.retain(|_, v| v.is_some());
-            let outcome = harness.execute("DELETE FROM t WHERE v IS NULL", None);
+            let outcome = harness.execute("DELETE FROM t WHERE v IS NULL");
             (outcome, Some((before - model.len()) as u64))
         }
         Op::DeleteMany(keys) => {
@@ -274,7 +233,7 @@ fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Opt
             let before = model.len();
             model.retain(|k, _| !keys.contains(k));
             let outcome = harness
-                .execute("DELETE FROM t WHERE k = ?", Some(&bind(&rows).project(&[0]).unwrap()));
+                .execute_with("DELETE FROM t WHERE k = ?", &bind(&rows).project(&[0]).unwrap());
             (outcome, Some((before - model.len()) as u64))
         }
         Op::DeleteCorrelated => {
@@ -282,12 +241,12 @@ fn apply(harness: &Harness, model: &mut Model, op: &Op) -> (Result<Outcome>, Opt
             let values: BTreeSet<i64> = model.values().copied().flatten().collect();
             let before = model.len();
             model.retain(|k, _| !values.contains(k));
-            (harness.execute(sql, None), Some((before - model.len()) as u64))
+            (harness.execute(sql), Some((before - model.len()) as u64))
         }
         Op::Truncate => {
             let count = model.len() as u64;
             model.clear();
-            (harness.execute("TRUNCATE t", None), Some(count))
+            (harness.execute("TRUNCATE t"), Some(count))
         }
         Op::Flush | Op::Compact => {
             let engine = harness.database.engine();
@@ -307,7 +266,7 @@ proptest! {
 
     #[test]
     fn changes_do_what_a_map_does(ops in prop::collection::vec(op(), 1..25)) {
-        let harness = Harness::new();
+        let harness = harness();
         let mut model = Model::new();
         for op in &ops {
             let (outcome, wanted) = apply(&harness, &mut model, op);
@@ -329,7 +288,7 @@ proptest! {
                 (Err(e), Some(_)) => prop_assert!(false, "{op:?}: {e}"),
             }
             let wanted: Vec<_> = model.iter().map(|(k, v)| (*k, *v)).collect();
-            prop_assert_eq!(harness.rows(), wanted, "after {:?}", op);
+            prop_assert_eq!(pairs(&harness.query("SELECT k, v FROM t ORDER BY k").unwrap()), wanted, "after {:?}", op);
         }
     }
 }
