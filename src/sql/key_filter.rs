@@ -110,6 +110,17 @@ impl ValueSet {
         Self(out)
     }
 
+    /// The set without intervals past the first or last value of a type.
+    fn within_type(&self, data_type: &DataType) -> Self {
+        let Some((min, max)) = integer_range(data_type) else { return self.clone() };
+        let holds = |(low, high): &&(Cut, Cut)| match (low, high) {
+            (Cut::Int(low), _) if *low > max => false,
+            (_, Cut::Int(high)) if *high <= min => false,
+            _ => true,
+        };
+        Self(self.0.iter().filter(holds).cloned().collect())
+    }
+
     /// Whether every interval holds just one value.
     fn is_points(&self) -> bool {
         self.0.iter().all(|(low, high)| match (low, high) {
@@ -259,13 +270,15 @@ impl<'a> KeyColumns<'a> {
         codec: &KeyCodec,
         sets: &[ValueSet],
     ) -> Result<(Vec<KeyRange>, usize, bool)> {
+        let sets: Vec<ValueSet> =
+            sets.iter().zip(&self.types).map(|(set, t)| set.within_type(t)).collect();
         if sets.iter().any(|s| s.0.is_empty()) {
             return Ok((Vec::new(), sets.len(), false));
         }
         // Columns of points are multiplied out; the first that has longer intervals ends it.
         let mut prefix_len = 0;
         let mut count = 1usize;
-        for set in sets {
+        for set in &sets {
             let product = count.saturating_mul(set.len());
             if !set.is_points() || (product > MAX_RANGES && prefix_len > 0) {
                 break;
@@ -714,3 +727,6 @@ fn integer(data_type: &DataType, value: i128) -> Result<ArrayRef> {
     }
     Ok(scalar.to_array()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -569,3 +569,6 @@ fn is_count(expr: &ast::Expr) -> bool {
             [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard)]
         )
 }
+
+#[cfg(test)]
+mod tests;

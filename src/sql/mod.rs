@@ -3,6 +3,7 @@
 
 mod allow;
 mod cast;
+mod clauses;
 mod context;
 mod ddl;
 mod defaults;

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+use super::clauses;
 use super::dialect::OmenDialect;
 use super::error::{Error, ErrorKind, Result};
 use super::{SqlOptions, StatementKind};
@@ -58,11 +59,17 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
         .map_err(|e| Error::new(ErrorKind::Syntax, format!("{e}")))?;
     check_chains(&tokens)?;
     number_parameters(&mut tokens)?;
+    if begins_with(&tokens, &["CREATE", "EXTERNAL"]) {
+        return Err(Error::unsupported("CREATE EXTERNAL TABLE is not supported"));
+    }
     let statements = Parser::new(&OmenDialect)
         .with_recursion_limit(MAX_DEPTH)
         .with_tokens_with_locations(tokens)
         .parse_statements()
         .map_err(syntax_error)?;
+    for statement in &statements {
+        clauses::check(statement)?;
+    }
     statements.into_iter().map(classify).collect()
 }
 
@@ -79,6 +86,16 @@ pub(crate) fn parse_one(sql: &str, options: &SqlOptions) -> Result<Statement> {
             ),
         )),
     }
+}
+
+/// Whether the first words of a script are these.
+fn begins_with(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
+    let mut found = tokens.iter().filter_map(|t| match &t.token {
+        Token::Whitespace(_) => None,
+        Token::Word(word) => Some(word.value.as_str()),
+        _ => Some(""),
+    });
+    words.iter().all(|word| found.next().is_some_and(|f| f.eq_ignore_ascii_case(word)))
 }
 
 fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
@@ -207,4 +224,47 @@ fn refuse(statement: &ast::Statement) -> Error {
     let first = words.first().copied().unwrap_or_default().to_ascii_uppercase();
     words.truncate(if matches!(first.as_str(), "CREATE" | "ALTER" | "DROP") { 2 } else { 1 });
     Error::unsupported(format!("{} is not supported", words.join(" ").to_ascii_uppercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(sql: &str) -> Result<Vec<Statement>> {
+        parse_script(sql, &SqlOptions::default())
+    }
+
+    #[test]
+    fn limits_refuse_what_would_overflow_a_stack() {
+        let sum = |n: usize| format!("SELECT {}", vec!["1"; n].join(" + "));
+        assert!(script(&sum(500)).is_ok());
+        for bomb in [
+            sum(50_000),
+            format!("SELECT {}1{}", "(".repeat(50_000), ")".repeat(50_000)),
+            format!("SELECT {} 1", "NOT ".repeat(50_000)),
+            format!("SELECT 1 WHERE {}", vec!["a = 1"; 20_000].join(" OR ")),
+            format!("SELECT {}1", "- ".repeat(50_000)),
+            format!("SELECT 1 {}", "UNION SELECT 1 ".repeat(20_000)),
+            format!("SELECT {}", "x".repeat(2 << 20)),
+        ] {
+            let error = script(&bomb).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        }
+        // Long lists are no deep trees.
+        assert!(script(&format!("VALUES {}", vec!["(1, -2)"; 20_000].join(", "))).is_ok());
+    }
+
+    #[test]
+    fn question_marks_become_numbers_outside_of_text() {
+        let Ok(statements) = script("SELECT '?', \"?\" /* ? */ FROM t WHERE a = ? AND b > ?")
+        else {
+            panic!("does not parse");
+        };
+        let Some(Statement::Query(query)) = statements.first() else { panic!("is a query") };
+        let text = query.to_string();
+        assert!(text.contains("'?'") && text.contains("a = $1 AND b > $2"), "{text}");
+        assert!(script("SELECT ? + $1").is_err());
+        assert!(script("SELECT $0").is_err());
+        assert!(script("SELECT $name").is_err());
+    }
 }

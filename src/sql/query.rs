@@ -13,7 +13,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use super::context::{Description, PlanContext, StatementContext};
@@ -161,7 +161,7 @@ fn rows(
     deadline: Option<Instant>,
 ) -> Rows {
     let announced = Arc::clone(&schema);
-    let stream = stream.map(move |batch| with_schema(&announced, batch?));
+    let stream = guarded(stream).map(move |batch| with_schema(&announced, batch?));
     let stream = match deadline {
         None => stream.boxed(),
         Some(deadline) => until(stream.boxed(), deadline),
@@ -169,8 +169,18 @@ fn rows(
     Rows { schema, stream }
 }
 
+/// The stream with a panic of what produces it as an error.
+fn guarded(
+    stream: BoxStream<'static, Result<RecordBatch>>,
+) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
+    AssertUnwindSafe(stream)
+        .catch_unwind()
+        .map(|batch| batch.unwrap_or_else(|panic| Err(panic_error(panic.as_ref()))))
+}
+
 /// Ends rows at the deadline that the session sets.
 pub(crate) fn with_deadline(rows: Rows, context: &StatementContext) -> Rows {
+    let rows = Rows { schema: rows.schema, stream: guarded(rows.stream).boxed() };
     match context.settings.statement_timeout {
         None => rows,
         Some(limit) => {

@@ -17,7 +17,7 @@ pub(crate) struct Settings {
     pub(crate) current_schema: Arc<str>,
     /// The time zone of text that is cast to TIMESTAMPTZ.
     pub(crate) time_zone: Arc<str>,
-    /// Time that one statement may take.
+    /// Time that one query may take.
     pub(crate) statement_timeout: Option<Duration>,
     /// What drivers set and read back; changes nothing.
     pub(crate) application_name: Arc<str>,
@@ -38,7 +38,7 @@ impl Default for Settings {
 const SETTINGS: [(&str, &str); 4] = [
     ("application_name", "name that the client gives itself"),
     ("search_path", "schema that names without one mean"),
-    ("statement_timeout", "milliseconds that one statement may take; 0 means no limit"),
+    ("statement_timeout", "milliseconds that one query may take; 0 means no limit"),
     ("timezone", "time zone of text that is cast to TIMESTAMPTZ"),
 ];
 

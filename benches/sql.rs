@@ -1,0 +1,143 @@
+//! What a statement costs beside its rows: the fast path against DataFusion's planner, and counts over few and many keys.
+//!
+//! `cargo bench --bench sql`: times are CPU time of the whole process (so that threads count), median of interleaved rounds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Float64Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use futures::TryStreamExt;
+use omendb::engine::{Engine, KeySpec, OnConflict, Options, TableName};
+use omendb::sql::{Database, Session, SqlOptions};
+
+const ROUNDS: usize = 15;
+const STATEMENTS: u32 = 200;
+
+/// CPU time of this process so far.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let nanos: u64 = stat.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let mut total = Duration::from_nanos(nanos);
+    // The file above counts one thread; each has its own.
+    if let Ok(threads) = std::fs::read_dir("/proc/self/task") {
+        total = threads
+            .flatten()
+            .filter_map(|t| std::fs::read_to_string(t.path().join("schedstat")).ok())
+            .filter_map(|s| s.split_whitespace().next().and_then(|n| n.parse().ok()))
+            .map(Duration::from_nanos)
+            .sum();
+    }
+    total
+}
+
+async fn run(session: &Session, sql: &str) -> usize {
+    let statement = session.prepare(sql).await.expect("the statement is right");
+    let rows = session.query(&statement, None).await.expect("the query runs");
+    let batches: Vec<RecordBatch> = rows.stream.try_collect().await.expect("rows come");
+    batches.iter().map(RecordBatch::num_rows).sum()
+}
+
+/// CPU and wall time of one statement.
+async fn measure(session: &Session, sql: &str) -> (Duration, Duration) {
+    let (cpu_before, before) = (cpu(), Instant::now());
+    for _ in 0..STATEMENTS {
+        run(session, sql).await;
+    }
+    ((cpu() - cpu_before) / STATEMENTS, before.elapsed() / STATEMENTS)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn load(engine: &Engine, rows: i64) {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("k", DataType::Int64, false),
+        Field::new("v", DataType::Float64, true),
+    ]));
+    let step = 1_000_000;
+    engine
+        .write(|txn| {
+            let table =
+                txn.create_table(&TableName::from("t"), &schema, &KeySpec::primary(["k"]))?;
+            let mut write = txn.write(table, OnConflict::Error)?;
+            for from in (0..rows).step_by(step) {
+                let keys = from..(from + step as i64).min(rows);
+                let values = Float64Array::from_iter_values(keys.clone().map(|k| k as f64));
+                let keys = Int64Array::from_iter_values(keys.map(|k| k * 2));
+                write.insert(&RecordBatch::try_new(
+                    Arc::clone(&schema),
+                    vec![Arc::new(keys), Arc::new(values)],
+                )?)?;
+            }
+            txn.apply(write)
+        })
+        .expect("the load commits");
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let rows = arguments
+        .iter()
+        .position(|a| a == "--rows")
+        .and_then(|i| arguments.get(i + 1)?.parse().ok())
+        .unwrap_or(20_000_000i64);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let engine = Engine::open(dir.path(), Options::default()).expect("the engine opens");
+    load(&engine, rows);
+    let database = Database::new(engine, SqlOptions::default()).expect("SQL starts");
+    let session = database.session();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    // What differs is one condition that the fast path does not take and DataFusion folds away.
+    let cases = [
+        ("point, fast path", "SELECT * FROM t WHERE k = 1000000".to_owned()),
+        ("point, DataFusion", "SELECT * FROM t WHERE k = 1000000 AND 1 = 1".to_owned()),
+        ("100 rows, fast path", "SELECT * FROM t WHERE k >= 1000000 AND k < 1000200".to_owned()),
+        (
+            "100 rows, DataFusion",
+            "SELECT * FROM t WHERE k >= 1000000 AND k < 1000200 AND 1 = 1".to_owned(),
+        ),
+        ("COUNT(*) of 10^3 keys", "SELECT count(*) FROM t WHERE k >= 1001 AND k < 3001".to_owned()),
+        (
+            "COUNT(*) of half the table",
+            format!("SELECT count(*) FROM t WHERE k >= 1001 AND k < {}", 1001 + rows),
+        ),
+        (
+            "OFFSET of half the table",
+            format!("SELECT k FROM t ORDER BY k LIMIT 1 OFFSET {}", rows / 2),
+        ),
+    ];
+    runtime.block_on(async {
+        let mut times = vec![Vec::new(); cases.len()];
+        for _ in 0..ROUNDS {
+            for (case, (_, sql)) in cases.iter().enumerate() {
+                times[case].push(measure(&session, sql).await);
+            }
+        }
+        println!("{rows} rows; median of {ROUNDS} interleaved rounds of {STATEMENTS} statements");
+        println!("{:<28} {:>12} {:>12}", "statement", "CPU", "wall");
+        let mut cpus = Vec::new();
+        for ((name, _), times) in cases.iter().zip(times) {
+            let cpu = median(times.iter().map(|t| t.0).collect());
+            let wall = median(times.iter().map(|t| t.1).collect());
+            println!("{name:<28} {:>9.1} us {:>9.1} us", micros(cpu), micros(wall));
+            cpus.push(micros(cpu));
+        }
+        println!(
+            "fast path / DataFusion: point {:.3}, 100 rows {:.3}",
+            cpus[0] / cpus[1],
+            cpus[2] / cpus[3]
+        );
+        println!("COUNT(*) many / few: {:.2}", cpus[5] / cpus[4]);
+    });
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}

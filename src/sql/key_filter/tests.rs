@@ -1,0 +1,142 @@
+//! Predicates on the key against the same predicates on a copy of it that no index knows.
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use futures::TryStreamExt;
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::{Engine, Options};
+use crate::sql::{Database, Session, SqlOptions};
+
+const TABLES: [&str; 5] = ["ints", "floats", "times", "texts", "pairs"];
+
+async fn answer(session: &Session, sql: &str) -> RecordBatch {
+    let statement = session.prepare(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let rows = session.query(&statement, None).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let batches: Vec<RecordBatch> = rows.stream.try_collect().await.unwrap();
+    concat_batches(&rows.schema, &batches).unwrap()
+}
+
+fn leaf(table: usize) -> BoxedStrategy<String> {
+    let value: BoxedStrategy<String> = match table {
+        0 | 4 => prop_oneof![
+            5 => (-3i64..33).prop_map(|v| v.to_string()),
+            1 => (-3i64..33).prop_map(|v| format!("{v}.5")),
+            1 => Just("9223372036854775807".to_owned()),
+        ]
+        .boxed(),
+        1 => (-9i64..40).prop_map(|v| format!("{}", v as f64 * 0.25)).boxed(),
+        2 => (1u32..4, 0u32..24, 0u32..2)
+            .prop_map(|(d, h, m)| format!("'1970-01-0{d} {h:02}:{:02}:00'", m * 30))
+            .boxed(),
+        _ => (0u32..33).prop_map(|v| format!("'key {v}'")).boxed(),
+    };
+    let column = if table == 4 {
+        prop_oneof![Just("COLUMN"), Just("OTHER")].boxed()
+    } else {
+        Just("COLUMN").boxed()
+    };
+    let op = prop_oneof![Just("="), Just("<>"), Just("<"), Just("<="), Just(">"), Just(">=")];
+    let list = prop::collection::vec(value.clone(), 1..6);
+    prop_oneof![
+        4 => (column.clone(), op, value.clone()).prop_map(|(c, op, v)| format!("{c} {op} {v}")),
+        2 => (column.clone(), any::<bool>(), value.clone(), value.clone()).prop_map(
+            |(c, not, a, b)| format!("{c} {}BETWEEN {a} AND {b}", if not { "NOT " } else { "" })
+        ),
+        2 => (column.clone(), any::<bool>(), list).prop_map(|(c, not, list)| {
+            format!("{c} {}IN ({})", if not { "NOT " } else { "" }, list.join(", "))
+        }),
+        1 => column.prop_map(|c| format!("{c} IS NOT NULL")),
+    ]
+    .boxed()
+}
+
+fn predicate() -> impl Strategy<Value = (usize, String)> {
+    (0..TABLES.len()).prop_flat_map(|table| {
+        let tree = leaf(table).prop_recursive(3, 12, 2, |inner| {
+            prop_oneof![
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} AND {b})")),
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} OR {b})")),
+                inner.prop_map(|a| format!("(NOT {a})")),
+            ]
+        });
+        (Just(table), tree)
+    })
+}
+
+#[test]
+fn ranges_hold_just_the_rows_that_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { background: false, ..Options::default() };
+    let engine = Engine::open(dir.path(), options).unwrap();
+    let database = Database::new(engine, SqlOptions::default()).unwrap();
+    let session = database.session();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let script = "
+            CREATE TABLE ints (k BIGINT PRIMARY KEY, c BIGINT);
+            CREATE TABLE floats (k DOUBLE PRIMARY KEY, c DOUBLE);
+            CREATE TABLE times (k TIMESTAMP PRIMARY KEY, c TIMESTAMP);
+            CREATE TABLE texts (k TEXT PRIMARY KEY, c TEXT);
+            CREATE TABLE pairs (k BIGINT, j INT, c BIGINT, d INT, PRIMARY KEY (k, j));
+            INSERT INTO ints SELECT value, value FROM generate_series(0, 30) AS g(value);
+            INSERT INTO floats SELECT value * 0.25, value * 0.25 FROM generate_series(-5, 30) AS g(value);
+            INSERT INTO times SELECT to_timestamp(value * 1800), to_timestamp(value * 1800) FROM generate_series(0, 99) AS g(value);
+            INSERT INTO texts SELECT 'key ' || value, 'key ' || value FROM generate_series(0, 30) AS g(value);
+            INSERT INTO pairs SELECT value / 6, value % 6, value / 6, value % 6 FROM generate_series(0, 99) AS g(value);";
+        session.execute_script(script).await.unwrap();
+    });
+    let config = ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let result = runner.run(&predicate(), |(table, predicate)| {
+        let key = predicate.replace("COLUMN", "k").replace("OTHER", "j");
+        let copy = predicate.replace("COLUMN", "c").replace("OTHER", "d");
+        let order = if table == 4 { "k, j" } else { "k" };
+        let sql =
+            |p: &str| format!("SELECT {order} FROM {} WHERE {p} ORDER BY {order}", TABLES[table]);
+        runtime.block_on(async {
+            let found = answer(&session, &sql(&key)).await;
+            let expected = answer(&session, &sql(&copy)).await;
+            prop_assert_eq!(found, expected, "{}", sql(&key));
+            Ok(())
+        })
+    });
+    result.unwrap();
+}
+
+#[test]
+fn literals_of_other_types_find_their_place_exactly() {
+    let set = |t: &DataType, op, v: ScalarValue| compare(t, op, &v).unwrap().within_type(t);
+    let int = DataType::Int64;
+    let big = ScalarValue::Float64(Some(9_007_199_254_740_993.5));
+    assert_eq!(
+        set(&int, Operator::Gt, big),
+        ValueSet::between(Cut::Int(9_007_199_254_740_995), Cut::High)
+    );
+    assert_eq!(set(&int, Operator::Eq, ScalarValue::Float64(Some(1.5))), ValueSet::none());
+    assert_eq!(
+        set(&int, Operator::Lt, ScalarValue::Float64(Some(-1.5))),
+        ValueSet::between(Cut::Low, Cut::Int(-1))
+    );
+    assert_eq!(set(&int, Operator::Gt, ScalarValue::Float64(Some(1e300))), ValueSet::none());
+    assert_eq!(set(&int, Operator::Gt, ScalarValue::Int64(Some(i64::MAX))), ValueSet::none());
+    assert_eq!(set(&int, Operator::GtEq, ScalarValue::Float64(Some(1e-300))).0.len(), 1);
+    let price = DataType::Decimal128(10, 2);
+    assert_eq!(
+        set(&price, Operator::Eq, ScalarValue::Float64(Some(1.1))),
+        ValueSet::between(Cut::Int(110), Cut::Int(111))
+    );
+    assert_eq!(set(&price, Operator::Eq, ScalarValue::Float64(Some(1.111))), ValueSet::none());
+    let day = DataType::Date32;
+    let noon = ScalarValue::TimestampMicrosecond(Some(43_200_000_000 - 86_400_000_000), None);
+    assert_eq!(set(&day, Operator::Lt, noon.clone()), ValueSet::between(Cut::Low, Cut::Int(0)));
+    assert_eq!(set(&day, Operator::Eq, noon), ValueSet::none());
+    // Neighbouring floats lie one apart, and zero has one place.
+    assert_eq!(float_64(-0.0), float_64(0.0));
+    assert_eq!(float_64(f64::from_bits(1)), 1);
+    assert_eq!(float_64(-f64::from_bits(1)), -1);
+    for value in [f64::NEG_INFINITY, -1.5, 0.0, 1e-310, 2.5, f64::MAX] {
+        assert_eq!(to_float_64(float_64(value) as i64), value);
+    }
+}
