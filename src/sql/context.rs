@@ -271,13 +271,6 @@ pub(crate) struct BlockingRows {
     stream: SendableRecordBatchStream,
 }
 
-impl BlockingRows {
-    /// The schema of the batches.
-    pub(crate) fn schema(&self) -> SchemaRef {
-        self.stream.schema()
-    }
-}
-
 impl Iterator for BlockingRows {
     type Item = Result<RecordBatch>;
 

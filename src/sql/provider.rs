@@ -46,11 +46,6 @@ impl EngineTable {
         };
         Self { table, schema, constraints }
     }
-
-    /// The table.
-    pub(crate) fn snapshot(&self) -> &TableSnapshot {
-        &self.table
-    }
 }
 
 #[async_trait]

@@ -117,11 +117,6 @@ impl ScanExec {
         scan
     }
 
-    /// The table.
-    pub(crate) fn table(&self) -> &TableSnapshot {
-        &self.table
-    }
-
     /// The columns it returns that the rows are ordered by, as positions in its output.
     fn key_columns(&self) -> Vec<usize> {
         let meta = self.table.meta();

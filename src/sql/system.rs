@@ -38,11 +38,6 @@ pub(crate) fn schemas(snapshot: &Snapshot) -> Vec<Arc<str>> {
     schemas
 }
 
-/// Whether a schema belongs to the system: nothing can be created in it.
-pub(crate) fn is_system_schema(name: &str) -> bool {
-    name == INFORMATION_SCHEMA || name == SYSTEM_SCHEMA
-}
-
 /// The system table called `name`, as it is at this moment; `None` where the schema is not of the system.
 pub(crate) fn table(
     context: &PlanContext,

@@ -80,11 +80,11 @@ fn ranges_hold_just_the_rows_that_pass() {
             CREATE TABLE times (k TIMESTAMP PRIMARY KEY, c TIMESTAMP);
             CREATE TABLE texts (k TEXT PRIMARY KEY, c TEXT);
             CREATE TABLE pairs (k BIGINT, j INT, c BIGINT, d INT, PRIMARY KEY (k, j));
-            INSERT INTO ints SELECT value, value FROM generate_series(0, 30) AS g(value);
-            INSERT INTO floats SELECT value * 0.25, value * 0.25 FROM generate_series(-5, 30) AS g(value);
-            INSERT INTO times SELECT to_timestamp(value * 1800), to_timestamp(value * 1800) FROM generate_series(0, 99) AS g(value);
-            INSERT INTO texts SELECT 'key ' || value, 'key ' || value FROM generate_series(0, 30) AS g(value);
-            INSERT INTO pairs SELECT value / 6, value % 6, value / 6, value % 6 FROM generate_series(0, 99) AS g(value);";
+            INSERT INTO ints SELECT value, value AS c FROM generate_series(0, 30) AS g(value);
+            INSERT INTO floats SELECT value * 0.25, value * 0.25 AS c FROM generate_series(-5, 30) AS g(value);
+            INSERT INTO times SELECT to_timestamp(value * 1800), to_timestamp(value * 1800) AS c FROM generate_series(0, 99) AS g(value);
+            INSERT INTO texts SELECT 'key ' || value, 'key ' || value AS c FROM generate_series(0, 30) AS g(value);
+            INSERT INTO pairs SELECT value / 6, value % 6, value / 6 AS c, value % 6 AS d FROM generate_series(0, 99) AS g(value);";
         session.execute_script(script).await.unwrap();
     });
     let config = ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() };
