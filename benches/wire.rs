@@ -34,6 +34,7 @@ use arrow_flight::{
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use parquet::arrow::ArrowWriter;
 use prost::Message;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 /// Rows of the hot stream, and of each of its batches.
@@ -74,14 +75,14 @@ fn drive(parts: &[String]) -> Result<()> {
 #[tokio::main]
 async fn serve(parquet: Option<PathBuf>) -> Result<()> {
     let peer = Peer::new(parquet)?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("listening on {}", listener.local_addr()?);
+    let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));
+    println!("listening on {}", incoming.local_addr()?);
     let service = FlightServiceServer::new(peer)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     tonic::transport::Server::builder()
         .add_service(service)
-        .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener))
+        .serve_with_incoming(incoming)
         .await?;
     Ok(())
 }
