@@ -80,10 +80,7 @@ async fn serve(parquet: Option<PathBuf>) -> Result<()> {
     let service = FlightServiceServer::new(peer)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    tonic::transport::Server::builder()
-        .add_service(service)
-        .serve_with_incoming(incoming)
-        .await?;
+    tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await?;
     Ok(())
 }
 

@@ -172,7 +172,7 @@ async fn sessions_are_named_by_token_cookie_or_connection() {
         .unwrap();
     let result = proto::SetSessionOptionsResult::decode(&result[..]).unwrap();
     assert_eq!(result.errors.keys().collect::<Vec<_>>(), ["colour"]);
-    let mut native = async |client: &mut Client| {
+    let native = async |client: &mut Client| {
         let [options] =
             client.action("GetSessionOptions", Vec::new()).await.unwrap().try_into().unwrap();
         let options = proto::GetSessionOptionsResult::decode(&options[..]).unwrap();

@@ -258,7 +258,7 @@ const DATETIME: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Array, AsArray};
+    use arrow::array::AsArray;
     use arrow::datatypes::UInt32Type;
 
     #[test]
