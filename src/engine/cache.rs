@@ -195,7 +195,8 @@ impl Cache {
     }
 
     /// Whether the entry is there; not counted as a use.
-    pub fn contains(&self, key: &CacheKey) -> bool {
+    #[cfg(test)]
+    pub(crate) fn contains(&self, key: &CacheKey) -> bool {
         matches!(self.shard(key).read().get(key), Some(Slot::Ready(_)))
     }
 

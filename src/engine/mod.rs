@@ -23,6 +23,7 @@ mod table;
 mod txn;
 mod wal;
 
+pub use cache::CacheStats;
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use handle::Table;
@@ -240,6 +241,15 @@ impl Engine {
         let from = checkpoint.as_ref().map_or(SeqNo(1), |c| c.replay_from);
         let (wal, found) =
             Wal::open(vfs, &dir.join("wal"), from, &mut |record| recovery.apply(record))?;
+        if let Some(known) = checkpoint.as_ref().filter(|c| c.replay_from <= c.seq)
+            && found.next_seq.is_none_or(|next| next <= known.seq)
+        {
+            return Err(Error::corruption(format!(
+                "{}: the log ends before commit {}, which the manifest holds: files are missing",
+                dir.join("wal").display(),
+                known.seq
+            )));
+        }
         recovery.remove_orphans()?;
         tracing::info!(
             records = found.record_count,
@@ -374,6 +384,21 @@ impl Engine {
     pub fn checkpoint(&self) -> Result<()> {
         self.shared().check_open()?;
         checkpoint::checkpoint(self.shared())
+    }
+
+    /// How the cache of decoded columns and keys has done so far.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.shared().store.cache.stats()
+    }
+
+    /// Reads the files of every segment whole and checks their checksums. An error of kind
+    /// [`ErrorKind::Corruption`] names file and offset.
+    pub fn verify(&self) -> Result<()> {
+        let root = self.shared().root.load_full();
+        for file in root.tables.values().flat_map(|t| txn::segment_files(t)) {
+            file.segment.verify()?;
+        }
+        Ok(())
     }
 
     /// Bytes of the log that a restart would read.

@@ -62,7 +62,7 @@ fn encode_after(mut out: Vec<u8>, batch: &RecordBatch) -> Result<Vec<u8>> {
 
 /// The first message of a stream; none where the schema has dictionaries, which need a writer's state.
 fn schema_message(schema: &SchemaRef) -> Result<Option<Vec<u8>>> {
-    let known = |cache: &Remembered<SchemaRef, Box<[u8]>>| {
+    let known = |cache: &Written| {
         let cache = cache.borrow();
         cache.iter().find(|(known, _)| Arc::ptr_eq(known, schema)).map(|(_, out)| out.to_vec())
     };
@@ -201,13 +201,15 @@ fn read_messages(bytes: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>)> {
 const REMEMBERED: usize = 8;
 
 type Remembered<K, V> = RefCell<VecDeque<(K, V)>>;
+type Read = Remembered<Box<[u8]>, SchemaRef>;
+type Written = Remembered<SchemaRef, Box<[u8]>>;
 
 thread_local! {
     /// Schemas that this thread read last, by their bytes. Log records repeat the schema of their table;
     /// so the batches of a replay share one, and it is parsed once.
-    static READ: Remembered<Box<[u8]>, SchemaRef> = const { RefCell::new(VecDeque::new()) };
+    static READ: Read = const { RefCell::new(VecDeque::new()) };
     /// Schemas without dictionaries that this thread wrote last, and their messages.
-    static WRITTEN: Remembered<SchemaRef, Box<[u8]>> = const { RefCell::new(VecDeque::new()) };
+    static WRITTEN: Written = const { RefCell::new(VecDeque::new()) };
 }
 
 fn remember<K, V>(cache: &Remembered<K, V>, key: K, value: V) {
@@ -217,7 +219,7 @@ fn remember<K, V>(cache: &Remembered<K, V>, key: K, value: V) {
 }
 
 fn read_schema(metadata: &[u8]) -> Result<SchemaRef> {
-    let known = |cache: &Remembered<Box<[u8]>, SchemaRef>| {
+    let known = |cache: &Read| {
         let cache = cache.borrow();
         cache.iter().find(|(bytes, _)| **bytes == *metadata).map(|(_, schema)| Arc::clone(schema))
     };

@@ -148,7 +148,8 @@ impl Segment {
     }
 
     /// Whether [`Segment::column`] would answer without I/O.
-    pub fn is_cached(&self, field: FieldId, group: usize) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_cached(&self, field: FieldId, group: usize) -> bool {
         self.store.cache.contains(&self.column_key(field, group))
     }
 

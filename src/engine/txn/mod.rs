@@ -14,7 +14,7 @@ pub use write::{Write, WriteResult};
 
 pub(crate) use commit::{
     Change, Committer, added_segment, find_row, install, keys_at, row_ids_at, segment_file,
-    segment_id,
+    segment_files, segment_id,
 };
 pub(crate) use load::RunWriter;
 pub(crate) use root::{DbRoot, Object};
