@@ -117,6 +117,13 @@ impl KeyStatement {
         &self.description
     }
 
+    /// Whether its table is what it was recognised on.
+    pub(crate) fn is_current(&self, snapshot: &Snapshot) -> bool {
+        snapshot
+            .table(&self.table)
+            .is_some_and(|t| t.id() == self.id && t.meta().version == self.version)
+    }
+
     fn limits(&mut self, query: &ast::Query, types: &mut Types) -> Option<()> {
         let Some(clause) = &query.limit_clause else { return Some(()) };
         let ast::LimitClause::LimitOffset { limit, offset, limit_by } = clause else { return None };

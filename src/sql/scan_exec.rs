@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::SortOptions;
+use arrow::compute::{SortOptions, concat_batches};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -36,6 +36,9 @@ const READ_AHEAD: usize = 2;
 
 /// Rows of a batch at most.
 const BATCH_ROWS: usize = 32 * 1024;
+
+/// Rows gathered from short ranges before they are passed on.
+const GATHER_ROWS: usize = 8 * 1024;
 
 /// Reads key ranges of a table, in key order within each partition.
 #[derive(Debug, Clone)]
@@ -488,6 +491,48 @@ impl Reader {
 
     /// Gives the rows of `ranges` to `send` until that says no. Says whether it never did.
     pub(crate) fn read(
+        &self,
+        ranges: &[KeyRange],
+        offset: u64,
+        limit: Option<u64>,
+        mut send: impl FnMut(RecordBatch) -> bool,
+    ) -> Result<bool> {
+        if ranges.len() < 2 {
+            return self.read_each(ranges, offset, limit, send);
+        }
+        // Many ranges, such as the points of an IN list, bring few rows each: these are gathered.
+        let mut pending = Vec::new();
+        let mut rows = 0;
+        let mut failure = None;
+        let gather = |batch: RecordBatch| {
+            rows += batch.num_rows();
+            pending.push(batch);
+            if rows < GATHER_ROWS {
+                return true;
+            }
+            rows = 0;
+            match concat_batches(&self.schema, &std::mem::take(&mut pending)) {
+                Ok(gathered) => send(gathered),
+                Err(e) => {
+                    failure = Some(e);
+                    false
+                }
+            }
+        };
+        let complete = self.read_each(ranges, offset, limit, gather)?;
+        if let Some(e) = failure {
+            return Err(e.into());
+        }
+        if !complete {
+            return Ok(false);
+        }
+        if pending.is_empty() {
+            return Ok(true);
+        }
+        Ok(send(concat_batches(&self.schema, &pending)?))
+    }
+
+    fn read_each(
         &self,
         ranges: &[KeyRange],
         mut offset: u64,

@@ -31,6 +31,10 @@ use crate::engine::{DEFAULT_SCHEMA, Engine, ErrorKind as EngineKind, Snapshot, T
 /// Stack of a thread that runs queries, in bytes: expressions are evaluated as deep as they nest.
 const QUERY_STACK_BYTES: usize = 16 << 20;
 
+/// Statements of the fast path that are kept, and bytes of each at most.
+const MAX_CACHED: usize = 1024;
+const MAX_CACHED_BYTES: usize = 2048;
+
 /// A database that understands SQL. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -46,6 +50,8 @@ struct Shared {
     workers: Workers,
     /// Runs what queries compute, away from the threads that serve connections.
     runtime: Option<Runtime>,
+    /// Statements of the fast path by current schema and text. They hold no snapshot.
+    recognised: Mutex<HashMap<(Arc<str>, String), Arc<Prepared>>>,
 }
 
 impl Drop for Shared {
@@ -68,7 +74,14 @@ impl Database {
             .build()
             .map_err(crate::engine::Error::from)?;
         let workers = Workers::new(runtime.handle().clone());
-        let shared = Shared { engine, options, state, workers, runtime: Some(runtime) };
+        let shared = Shared {
+            engine,
+            options,
+            state,
+            workers,
+            runtime: Some(runtime),
+            recognised: Mutex::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -80,6 +93,30 @@ impl Database {
     /// A new session with default settings.
     pub fn session(&self) -> Session {
         Session { database: self.clone(), settings: Mutex::new(Settings::default()) }
+    }
+
+    /// A statement of the fast path that was prepared before, while its table is the same.
+    fn recognised(&self, settings: &Settings, sql: &str) -> Option<Arc<Prepared>> {
+        if sql.len() > MAX_CACHED_BYTES {
+            return None;
+        }
+        let key = (Arc::clone(&settings.current_schema), sql.to_owned());
+        let prepared = Arc::clone(self.shared.recognised.lock().get(&key)?);
+        let current = prepared.key_range.as_ref()?.is_current(&self.shared.engine.snapshot());
+        current.then_some(prepared)
+    }
+
+    fn remember(&self, settings: &Settings, prepared: &Arc<Prepared>) {
+        if prepared.sql.len() > MAX_CACHED_BYTES {
+            return;
+        }
+        let mut recognised = self.shared.recognised.lock();
+        // Starting afresh is cheap: a statement is recognised anew in microseconds.
+        if recognised.len() >= MAX_CACHED {
+            recognised.clear();
+        }
+        let key = (Arc::clone(&settings.current_schema), prepared.sql.clone());
+        recognised.insert(key, Arc::clone(prepared));
     }
 
     /// The limits of SQL execution.
@@ -169,12 +206,17 @@ impl Session {
     /// Parses and checks one statement. More than one is an error that says so.
     pub async fn prepare(&self, sql: &str) -> Result<Arc<Prepared>> {
         let context = self.context();
+        if let Some(prepared) = self.database.recognised(&context.settings, sql) {
+            return Ok(prepared);
+        }
         let sql = sql.to_owned();
         let work = move || {
             let statement = parse::parse_one(&sql, context.database.options())?;
             let snapshot = context.database.engine().snapshot();
             if let Some(prepared) = recognise(&context, &snapshot, &sql, &statement) {
-                return Ok(Arc::new(prepared));
+                let prepared = Arc::new(prepared);
+                context.database.remember(&context.settings, &prepared);
+                return Ok(prepared);
             }
             let description = describe(&context, &statement)?;
             Ok(Arc::new(Prepared { sql, statement, description, key_range: None }))
