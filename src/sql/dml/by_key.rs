@@ -1,13 +1,15 @@
-//! UPDATE and DELETE of one row by its primary key, for many bindings at once: what `executemany` sends.
+//! UPDATE and DELETE of one row by its primary key, for one binding or many at once (`executemany`).
 //!
-//! Planning such a statement for every binding takes longer than running it. Here the keys of all bindings are looked up
+//! Planning such a statement takes longer than running it. Here the keys of all bindings are looked up
 //! together, and parameters in SET are columns beside the rows that were found.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Field, Schema};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
+};
+use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::logical_expr::Expr;
@@ -16,6 +18,7 @@ use datafusion::sql::sqlparser::ast;
 use super::evaluate::{Evaluator, is_subquery, wanted_types};
 use super::on_conflict::distinct_prefix;
 use super::row_source::Target;
+use super::values::{Cell, plain_cell};
 use super::{assignments, set_value};
 use crate::engine::{self, KeyColumn, KeyKind, OnConflict, RowAddress, TableSnapshot, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy, cast_array};
@@ -34,43 +37,51 @@ pub(super) struct KeyBindings {
 }
 
 impl KeyBindings {
-    /// Whether `selection` is an equation of a parameter for each key column and nothing else, and the
-    /// parameters are keys.
+    /// Whether `selection` is an equation of each key column with a parameter or a literal and nothing else, and these
+    /// are keys.
     pub(super) fn new(
         target: &Target,
         selection: Option<&ast::Expr>,
         parameters: Option<&RecordBatch>,
     ) -> Option<Self> {
-        let parameters = parameters.filter(|p| p.num_rows() > 1)?;
         let meta = target.table.meta();
         if meta.key_kind != KeyKind::Primary {
             return None;
         }
         let key = meta.key_indices();
-        let mut found: Vec<Option<usize>> = vec![None; key.len()];
-        equations(target, selection?, &mut |column, parameter| {
+        let mut found: Vec<Option<Cell>> = vec![None; key.len()];
+        equations(target, selection?, &mut |column, cell| {
             let place = key.iter().position(|k| *meta.columns[*k].field.name() == column)?;
-            found[place].replace(parameter).is_none().then_some(())
+            found[place].replace(cell).is_none().then_some(())
         })?;
-        let found = found.into_iter().collect::<Option<Vec<_>>>()?;
-        let columns: Vec<&ArrayRef> =
-            found.iter().map(|p| parameters.columns().get(*p)).collect::<Option<_>>()?;
-        let valid: BooleanArray = (0..parameters.num_rows())
-            .map(|row| Some(columns.iter().all(|c| c.is_valid(row))))
-            .collect();
-        let bindings = if valid.true_count() == valid.len() {
-            parameters.clone()
-        } else {
-            filter_record_batch(parameters, &valid).ok()?
-        };
-        let keys = key
+        let none = RecordBatchOptions::new().with_row_count(Some(1));
+        let one =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &none).ok()?;
+        let parameters = parameters.unwrap_or(&one);
+        let given = key
             .iter()
-            .zip(&found)
-            .map(|(column, parameter)| {
-                let data_type = meta.columns[*column].field.data_type();
-                cast_array(bindings.column(*parameter), data_type, CastPolicy::Lossless).ok()
+            .zip(found)
+            .map(|(column, cell)| {
+                key_values(&cell?, meta.columns[*column].field.data_type(), parameters)
             })
             .collect::<Option<Vec<_>>>()?;
+        let valid: BooleanArray = (0..parameters.num_rows())
+            .map(|row| Some(given.iter().all(|c| !c.data_type().is_null() && c.is_valid(row))))
+            .collect();
+        let all = valid.true_count() == valid.len();
+        let keys = key
+            .iter()
+            .zip(&given)
+            .map(|(column, given)| {
+                let data_type = meta.columns[*column].field.data_type();
+                let given = if all { Arc::clone(given) } else { filter(given, &valid).ok()? };
+                cast_array(&given, data_type, CastPolicy::Lossless).ok()
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let bindings = match all {
+            true => parameters.clone(),
+            false => filter_record_batch(parameters, &valid).ok()?,
+        };
         // A value that is no key (NaN) is left to the planner, too.
         target.table.codec().encode(&keys).ok()?;
         Some(Self { bindings, keys })
@@ -201,11 +212,25 @@ fn beside(rows: &RecordBatch, bound: &RecordBatch) -> Result<RecordBatch> {
         .map_err(|e| engine::Error::from(e).into())
 }
 
-/// Tells `found` of every `column = $n` of a conjunction; `None` where it is anything else.
+/// What a key column is compared with, for every binding.
+fn key_values(cell: &Cell, data_type: &DataType, parameters: &RecordBatch) -> Option<ArrayRef> {
+    let count = parameters.num_rows();
+    match cell {
+        Cell::Parameter(n) => parameters.columns().get(*n).cloned(),
+        // A fraction, or a number beside a key of another kind, is compared as the planner does it.
+        Cell::Number(digits) if data_type.is_numeric() => {
+            Some(Arc::new(Int64Array::from(vec![digits.parse::<i64>().ok()?; count])))
+        }
+        Cell::Text(text) => Some(Arc::new(StringArray::from(vec![text.as_str(); count]))),
+        _ => None,
+    }
+}
+
+/// Tells `found` of every `column = value` of a conjunction; `None` where it is anything else.
 fn equations(
     target: &Target,
     expression: &ast::Expr,
-    found: &mut dyn FnMut(String, usize) -> Option<()>,
+    found: &mut dyn FnMut(String, Cell) -> Option<()>,
 ) -> Option<()> {
     match expression {
         ast::Expr::Nested(inner) => equations(target, inner, found),
@@ -214,20 +239,14 @@ fn equations(
             equations(target, right, found)
         }
         ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Eq, right } => {
-            match (parameter(left), parameter(right)) {
-                (None, Some(n)) => found(column(target, left)?, n),
-                (Some(n), None) => found(column(target, right)?, n),
+            match (plain_cell(left, None), plain_cell(right, None)) {
+                (None, Some(cell)) => found(column(target, left)?, cell),
+                (Some(cell), None) => found(column(target, right)?, cell),
                 _ => None,
             }
         }
         _ => None,
     }
-}
-
-fn parameter(expression: &ast::Expr) -> Option<usize> {
-    let ast::Expr::Value(value) = expression else { return None };
-    let ast::Value::Placeholder(name) = &value.value else { return None };
-    name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
 }
 
 fn column(target: &Target, expression: &ast::Expr) -> Option<String> {

@@ -33,7 +33,11 @@ struct Plan {
     joins: bool,
 }
 
-fn plan_update(context: &PlanContext, update: &ast::Update) -> Result<Plan> {
+/// The table that an UPDATE changes and the tables it joins, after the check that nothing else is there.
+fn update_target<'a>(
+    context: &PlanContext,
+    update: &'a ast::Update,
+) -> Result<(Target, &'a [ast::TableWithJoins])> {
     refuse(&[
         ("UPDATE OR", update.or.is_some()),
         ("UPDATE ... ORDER BY", !update.order_by.is_empty()),
@@ -48,6 +52,11 @@ fn plan_update(context: &PlanContext, update: &ast::Update) -> Result<Plan> {
         }
     };
     let target = Target::new(context, "UPDATE", std::slice::from_ref(&update.table))?;
+    Ok((target, from))
+}
+
+fn plan_update(context: &PlanContext, update: &ast::Update) -> Result<Plan> {
+    let (target, from) = update_target(context, update)?;
     let meta = target.table.meta();
     let mut items: Vec<ast::Expr> =
         meta.columns.iter().map(|c| target.column(c.field.name())).collect();
@@ -60,7 +69,8 @@ fn plan_update(context: &PlanContext, update: &ast::Update) -> Result<Plan> {
     Ok(Plan { change: Change::Update, target, source, joins: !from.is_empty() })
 }
 
-fn plan_delete(context: &PlanContext, delete: &ast::Delete) -> Result<Plan> {
+/// The table that a DELETE changes, after the check that nothing unknown is there.
+fn delete_target(context: &PlanContext, delete: &ast::Delete) -> Result<Target> {
     refuse(&[
         ("DELETE of several tables", !delete.tables.is_empty()),
         ("DELETE ... ORDER BY", !delete.order_by.is_empty()),
@@ -69,7 +79,11 @@ fn plan_delete(context: &PlanContext, delete: &ast::Delete) -> Result<Plan> {
     ])?;
     let (ast::FromTable::WithFromKeyword(tables) | ast::FromTable::WithoutKeyword(tables)) =
         &delete.from;
-    let target = Target::new(context, "DELETE", tables)?;
+    Target::new(context, "DELETE", tables)
+}
+
+fn plan_delete(context: &PlanContext, delete: &ast::Delete) -> Result<Plan> {
+    let target = delete_target(context, delete)?;
     let using = delete.using.as_deref().unwrap_or_default();
     let returns = delete.returning.is_some();
     let items = match returns {
@@ -123,10 +137,11 @@ pub(super) fn execute_update(
     parameters: Option<&RecordBatch>,
 ) -> Result<Outcome> {
     let returning = update.returning.as_deref();
-    if parameters.is_some() && returning.is_none() && update.from.is_none() {
+    if returning.is_none() {
         let plan_context = context.plan_context(&transaction.snapshot());
-        let target = plan_update(&plan_context, update)?.target;
-        if let Some(rows) = KeyBindings::new(&target, update.selection.as_ref(), parameters)
+        let (target, from) = update_target(&plan_context, update)?;
+        if from.is_empty()
+            && let Some(rows) = KeyBindings::new(&target, update.selection.as_ref(), parameters)
             && let Some(count) = rows.update(context, transaction, &target, &update.assignments)?
         {
             return Ok(Outcome::affected(count));
@@ -147,9 +162,9 @@ pub(super) fn execute_delete(
     parameters: Option<&RecordBatch>,
 ) -> Result<Outcome> {
     let returning = delete.returning.as_deref();
-    if parameters.is_some() && returning.is_none() && delete.using.is_none() {
+    if returning.is_none() && delete.using.is_none() {
         let plan_context = context.plan_context(&transaction.snapshot());
-        let target = plan_delete(&plan_context, delete)?.target;
+        let target = delete_target(&plan_context, delete)?;
         if let Some(rows) = KeyBindings::new(&target, delete.selection.as_ref(), parameters) {
             return Ok(Outcome::affected(rows.delete(&target, transaction)?));
         }

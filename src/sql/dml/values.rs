@@ -38,7 +38,8 @@ pub(super) fn plain_cells(
         .collect()
 }
 
-fn plain_cell(expression: &ast::Expr, column: Option<&DataType>) -> Option<Cell> {
+/// An expression that is such a cell, where it goes to a column of type `column`.
+pub(super) fn plain_cell(expression: &ast::Expr, column: Option<&DataType>) -> Option<Cell> {
     match expression {
         ast::Expr::Value(value) => value_cell(&value.value),
         ast::Expr::Identifier(name) if is_default(name) => Some(Cell::Default),

@@ -206,6 +206,11 @@ fn apply(harness: &TestDatabase, model: &mut Model, op: &Op) -> (Result<Outcome>
         }
         Op::UpdateMany(rows) => {
             let mut count = 0;
+            if let [(k, v)] = rows.as_slice() {
+                let sql = format!("UPDATE t SET v = v - {} WHERE t.k = {k}", sql_value(*v));
+                let found = model.get_mut(k).map(|old| *old = old.zip(*v).map(|(a, b)| a - b));
+                return (harness.execute(&sql), Some(found.iter().count() as u64));
+            }
             for (k, v) in rows {
                 if let Some(old) = model.get_mut(k) {
                     *old = old.zip(*v).map(|(a, b)| a - b);
@@ -232,6 +237,10 @@ fn apply(harness: &TestDatabase, model: &mut Model, op: &Op) -> (Result<Outcome>
             let rows: Vec<_> = keys.iter().map(|k| (*k, None)).collect();
             let before = model.len();
             model.retain(|k, _| !keys.contains(k));
+            if let [k] = keys.as_slice() {
+                let outcome = harness.execute(&format!("DELETE FROM t WHERE ({k} = k)"));
+                return (outcome, Some((before - model.len()) as u64));
+            }
             let outcome = harness
                 .execute_with("DELETE FROM t WHERE k = ?", &bind(&rows).project(&[0]).unwrap());
             (outcome, Some((before - model.len()) as u64))
