@@ -1,18 +1,20 @@
 //! The accept loop. It accepts a bounded number of connections, waits when descriptors run out instead of spinning, and
 //! drops those that say nothing.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Sleep, sleep, timeout};
 use tonic::transport::server::Connected;
 
 use super::ConnectionLimit;
@@ -20,6 +22,8 @@ use crate::flight::{Connection, Service};
 
 /// A connection must say something within this time.
 const SILENCE: Duration = Duration::from_secs(10);
+/// When there is no room for a new connection, one that was silent for longer is closed.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// Waits between failed accepts: doubled each time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -44,31 +48,72 @@ fn descriptor_limit() -> Option<usize> {
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
+/// Connections that have said nothing yet, oldest first.
+#[derive(Debug, Clone, Default)]
+struct Silent(Arc<Mutex<BTreeMap<u64, (Instant, oneshot::Sender<()>)>>>);
+
+impl Silent {
+    fn add(&self, id: u64) -> oneshot::Receiver<()> {
+        let (close, closed) = oneshot::channel();
+        self.0.lock().insert(id, (Instant::now(), close));
+        closed
+    }
+
+    fn remove(&self, id: u64) {
+        self.0.lock().remove(&id);
+    }
+
+    /// Closes the oldest one, unless it is so young that it may be about to speak.
+    fn close_oldest(&self) {
+        let mut silent = self.0.lock();
+        if let Some(oldest) = silent.first_entry()
+            && oldest.get().0.elapsed() > PATIENCE
+        {
+            // Its task may be gone already, and then there is room.
+            let _ = oldest.remove().1.send(());
+        }
+    }
+}
+
+/// Waits for room for a connection, at the cost of those that say nothing.
+async fn room(limit: &ConnectionLimit, silent: &Silent) -> Option<OwnedSemaphorePermit> {
+    let mut permit = pin!(Arc::clone(limit).acquire_owned());
+    loop {
+        silent.close_oldest();
+        // The semaphore is never closed.
+        if let Ok(permit) = timeout(PATIENCE / 10, &mut permit).await {
+            return permit.ok();
+        }
+    }
+}
+
 /// Connections as they come.
 pub(super) fn accept(
     listener: TcpListener,
     limit: ConnectionLimit,
     service: Service,
 ) -> impl Stream<Item = io::Result<Conn>> {
-    futures::stream::unfold(
-        (listener, limit, service, 1_u64),
-        |(listener, limit, service, id)| async move {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&limit).acquire_owned().await.ok()?;
-            let stream = accept_one(&listener).await;
-            if let Err(e) = stream.set_nodelay(true) {
-                tracing::debug!("TCP_NODELAY: {e}");
-            }
-            let conn = Conn {
-                stream,
-                silence: Some(Box::pin(sleep(SILENCE))),
-                id,
-                service: service.clone(),
-                _permit: permit,
-            };
-            Some((Ok(conn), (listener, limit, service, id + 1)))
-        },
-    )
+    let silent = Silent::default();
+    let state = (listener, limit, service, silent, 1_u64);
+    futures::stream::unfold(state, |(listener, limit, service, silent, id)| async move {
+        let permit = match Arc::clone(&limit).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => room(&limit, &silent).await?,
+        };
+        let stream = accept_one(&listener).await;
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!("TCP_NODELAY: {e}");
+        }
+        let conn = Conn {
+            stream,
+            silence: Some((Box::pin(sleep(SILENCE)), silent.add(id))),
+            silent: silent.clone(),
+            id,
+            service: service.clone(),
+            _permit: permit,
+        };
+        Some((Ok(conn), (listener, limit, service, silent, id + 1)))
+    })
 }
 
 async fn accept_one(listener: &TcpListener) -> TcpStream {
@@ -100,8 +145,9 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
 /// A connection that counts against the limit until it is dropped.
 pub(super) struct Conn {
     stream: TcpStream,
-    /// Runs until the first bytes arrive.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Until the first bytes arrive: when it is closed for its silence, or to make room.
+    silence: Option<(Pin<Box<Sleep>>, oneshot::Receiver<()>)>,
+    silent: Silent,
     id: u64,
     service: Service,
     _permit: OwnedSemaphorePermit,
@@ -109,6 +155,7 @@ pub(super) struct Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        self.silent.remove(self.id);
         self.service.disconnected(self.id);
     }
 }
@@ -130,15 +177,19 @@ impl AsyncRead for Conn {
         let this = &mut *self;
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Pending => {
-                let silent = this.silence.as_mut().is_some_and(|s| s.as_mut().poll(cx).is_ready());
-                if silent {
+                let closed = this.silence.as_mut().is_some_and(|(sleep, close)| {
+                    sleep.as_mut().poll(cx).is_ready() || Pin::new(close).poll(cx).is_ready()
+                });
+                if closed {
                     let e = io::Error::new(io::ErrorKind::TimedOut, "the client said nothing");
                     return Poll::Ready(Err(e));
                 }
                 Poll::Pending
             }
             ready => {
-                this.silence = None;
+                if this.silence.take().is_some() {
+                    this.silent.remove(this.id);
+                }
                 ready
             }
         }
