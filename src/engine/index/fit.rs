@@ -7,7 +7,7 @@
 
 use super::bits::{NARROW, Packed, Packer, usable_width};
 use super::key::ModelKey;
-use super::leaf::{Leaf, Line, MAX_LEAF, bias};
+use super::leaf::{Leaf, Line, MAX_LEAF, SLIM_BITS, bias};
 #[cfg(target_arch = "x86_64")]
 use super::simd;
 
@@ -131,9 +131,10 @@ impl<K: ModelKey> Trainer<'_, K> {
             let data = u32::try_from(packer.words()).expect("residuals of 32 GiB at most");
             let errors = fit.pack(keys, &mut packer);
             let mean_error = errors / fit.len as f64;
+            let span = keys[fit.len - 1].sub(keys[0]).bit_len();
             leaves.push(Leaf {
                 first: keys[0],
-                meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, mean_error),
+                meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, span, mean_error),
                 start: fit.start as u32,
                 data,
             });
@@ -194,7 +195,20 @@ fn residuals<K: ModelKey>(
         // SAFETY: the features were detected.
         return unsafe { residuals_simd(keys, origin, line, start, width, out) };
     }
+    if K::BITS > 64 && keys[keys.len() - 1].sub(origin).bit_len() <= SLIM_BITS + 1 {
+        let slim = slim(keys, origin);
+        return residuals::<u64>(&slim[..keys.len()], 0, line, start, width, out);
+    }
     residuals_in(keys, origin, line, start, width, out)
+}
+
+/// Keys less `origin`, of which each fits 64 bits; [`PIECE`] keys at most.
+fn slim<K: ModelKey>(keys: &[K], origin: K) -> [u64; PIECE] {
+    let mut slim = [0; PIECE];
+    for (slim, key) in slim.iter_mut().zip(keys) {
+        *slim = key.sub(origin).low();
+    }
+    slim
 }
 
 /// The same loop, compiled for wider registers.
@@ -247,7 +261,7 @@ fn fit<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
         return flat(usable_width(range.bit_len(), K::BITS));
     }
     let line = Line::new(range.to_f64() / (len - 1) as f64);
-    let (below, above) = distances(keys, line);
+    let (below, above) = distances(keys, keys[0], line, 0);
     let mut width = usable_width(below.add(above).bit_len(), K::BITS);
     while width < K::BITS {
         // Round the bias up to a 256th of the band; that may push the highest key out of it.
@@ -265,30 +279,39 @@ fn fit<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
     flat(usable_width(range.bit_len(), K::BITS))
 }
 
-/// Largest distances of keys below and above the line through the first.
-fn distances<K: ModelKey>(keys: &[K], line: Line) -> (K, K) {
+/// Largest distances of keys below and above the line through `first`, the first key of the leaf, of which
+/// `keys` are those from `start` on.
+fn distances<K: ModelKey>(keys: &[K], first: K, line: Line, start: usize) -> (K, K) {
     #[cfg(target_arch = "x86_64")]
     if K::BITS == 64 && simd::is_supported() {
         // SAFETY: the features were detected.
-        return unsafe { distances_simd(keys, line) };
+        return unsafe { distances_simd(keys, first, line, start) };
     }
-    distances_in(keys, line)
+    if K::BITS > 64 && keys[keys.len() - 1].sub(first).bit_len() <= SLIM_BITS {
+        let pieces = keys.chunks(PIECE).enumerate().map(|(i, piece)| {
+            let slim = slim(piece, first);
+            distances::<u64>(&slim[..piece.len()], 0, line, start + i * PIECE)
+        });
+        let (below, above) = pieces.fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+        return (K::from_u64(below), K::from_u64(above));
+    }
+    distances_in(keys, first, line, start)
 }
 
 /// The same loop, compiled for wider registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
-fn distances_simd<K: ModelKey>(keys: &[K], line: Line) -> (K, K) {
-    distances_in(keys, line)
+fn distances_simd<K: ModelKey>(keys: &[K], first: K, line: Line, start: usize) -> (K, K) {
+    distances_in(keys, first, line, start)
 }
 
 #[inline(always)]
-fn distances_in<K: ModelKey>(keys: &[K], line: Line) -> (K, K) {
+fn distances_in<K: ModelKey>(keys: &[K], first: K, line: Line, start: usize) -> (K, K) {
     const LANES: usize = 16;
     let (right, left) = line.shifts();
-    let first = keys[0];
     let (mut below, mut above) = ([K::default(); LANES], [K::default(); LANES]);
-    let mut products: [u64; LANES] = std::array::from_fn(|j| line.mantissa * j as u64);
+    let mut products: [u64; LANES] =
+        std::array::from_fn(|j| line.mantissa.wrapping_mul((start + j) as u64));
     let (groups, rest) = keys.as_chunks::<LANES>();
     for group in groups {
         for j in 0..LANES {

@@ -30,6 +30,8 @@ pub trait ModelKey:
     fn from_u64(v: u64) -> Self;
     /// The low 64 bits.
     fn low(self) -> u64;
+    /// The key, or the largest 64-bit number.
+    fn clamp64(self) -> u64;
     /// The nearest float.
     fn to_f64(self) -> f64;
     /// Bits up to the highest one that is set.
@@ -75,6 +77,10 @@ macro_rules! model_key {
             #[inline(always)]
             fn low(self) -> u64 {
                 self as u64
+            }
+            #[inline(always)]
+            fn clamp64(self) -> u64 {
+                self.min(u64::MAX as $t) as u64
             }
             #[inline(always)]
             fn to_f64(self) -> f64 {

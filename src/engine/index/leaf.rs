@@ -1,6 +1,6 @@
 //! One leaf: a line through a run of keys, and how far each key lies off it.
 
-use super::bits::Packed;
+use super::bits::{NARROW, Packed};
 use super::key::ModelKey;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Group, count_below};
@@ -15,6 +15,11 @@ const ROWS: usize = 32;
 const MIDDLE: u32 = 3;
 /// Reach of leaves whose keys lie anywhere in a wide window.
 const FAR: u32 = 4;
+/// Added to the reach of leaves of 128-bit keys that span less than 2^62 and have narrow residuals:
+/// they are searched as leaves of 64-bit keys are.
+const SLIM: u32 = 8;
+/// Bits that the keys of such a leaf span at most.
+pub(super) const SLIM_BITS: u32 = 62;
 /// Rows from the middle of the window that keys of [`MIDDLE`] leaves have on average at most.
 const NEAR: f64 = 16.0;
 
@@ -69,6 +74,7 @@ pub(super) struct Leaf<K> {
     /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), reach (4),
     /// mantissa (36). A reach of `r` below 3 says that `8 << r` rows hold any window of the leaf, one
     /// row before and one after it; 3 that most keys are near the middle of it, 4 that they are not.
+    /// 8 is added for keys of 128 bits that span less than 62 and have residuals of 56 at most.
     pub meta: u64,
     /// Position of its first key.
     pub start: u32,
@@ -80,8 +86,8 @@ impl<K: ModelKey> Leaf<K> {
     /// Bytes of a leaf, in memory and on disk.
     pub(super) const BYTES: usize = K::BYTES + 16;
 
-    /// `mean_error` is that of its keys, in rows.
-    pub(super) fn meta(line: Line, width: u32, bias: u8, mean_error: f64) -> u64 {
+    /// `span` is the bits that its keys span, `mean_error` that of its keys, in rows.
+    pub(super) fn meta(line: Line, width: u32, bias: u8, span: u32, mean_error: f64) -> u64 {
         // Floor of the lower end, floor plus one of the upper, a row before and one after.
         let rows = 2f64.powi(width as i32) / line.slope() + 4.0;
         let reach = match rows {
@@ -92,6 +98,8 @@ impl<K: ModelKey> Leaf<K> {
             _ if mean_error <= NEAR => MIDDLE,
             _ => FAR,
         };
+        let slim = K::BITS > 64 && span <= SLIM_BITS && width <= NARROW;
+        let reach = if slim { reach | SLIM } else { reach };
         line.mantissa << 28
             | u64::from(reach) << 24
             | u64::from(bias) << 16
@@ -106,7 +114,13 @@ impl<K: ModelKey> Leaf<K> {
 
     #[inline(always)]
     fn reach(&self) -> u32 {
-        (self.meta >> 24) as u32 & 15
+        (self.meta >> 24) as u32 & 7
+    }
+
+    /// Whether relative keys and residuals fit 64 bits.
+    #[inline(always)]
+    fn is_slim(&self) -> bool {
+        K::BITS == 64 || (self.meta >> 24) as u32 & SLIM != 0 && self.width() <= NARROW
     }
 
     #[inline(always)]
@@ -129,6 +143,7 @@ impl<K: ModelKey> Leaf<K> {
             byte: self.data as usize * 8,
             mantissa: self.meta >> 28,
             reach: self.reach(),
+            slim: self.is_slim(),
             right,
             left,
             width,
@@ -165,11 +180,12 @@ impl<K: ModelKey> Leaf<K> {
     #[inline(always)]
     pub(super) fn aim<const SIMD: bool>(&self, u: K, len: usize) -> (usize, usize) {
         let reach = self.reach();
-        if !SIMD || K::BITS != 64 || reach >= FAR {
+        if !SIMD || !self.is_slim() || reach >= FAR {
             return self.window(u, len);
         }
-        let mask = K::mask(self.width());
-        let (mask, before) = if reach == MIDDLE { (mask.shr(1), ROWS / 2) } else { (mask, 1) };
+        let u = u.clamp64();
+        let mask = u64::mask(self.width());
+        let (mask, before) = if reach == MIDDLE { (mask >> 1, ROWS / 2) } else { (mask, 1) };
         let at = row(u.saturating_sub(mask), self.line().slope(), len).saturating_sub(before);
         (at, (at + (8 << reach.min(2))).min(len))
     }
@@ -202,6 +218,7 @@ pub(super) struct LeafView<'a, K> {
     byte: usize,
     mantissa: u64,
     reach: u32,
+    slim: bool,
     right: u32,
     left: u32,
     width: u32,
@@ -248,7 +265,7 @@ impl<K: ModelKey> LeafView<'_, K> {
         hi: usize,
     ) -> (usize, bool) {
         #[cfg(target_arch = "x86_64")]
-        if SIMD && K::BITS == 64 {
+        if SIMD && self.slim {
             // SAFETY: as above.
             return unsafe { self.find_simd(u, lo, hi) };
         }
@@ -285,9 +302,9 @@ impl<K: ModelKey> LeafView<'_, K> {
             left: self.left,
             row,
         };
-        // SAFETY: the first group begins at a row of the leaf or at its end, so within the words or at
+        // SAFETY: residuals are of 64 bits at most. The first group begins at a row of the leaf or at its end, so within the words or at
         // their end; 4 groups of at most 64 bytes on are within the padding.
-        let count = unsafe { count_below(&group, groups, end - row, u.low()) };
+        let count = unsafe { count_below(&group, groups, end - row, u.clamp64()) };
         let at = row + count;
         (at, (count > 0 || row == 0) && (at < end || end == self.len))
     }
