@@ -10,7 +10,7 @@ pub(super) const NARROW: u32 = 56;
 /// Widest one that is read so by one of 16 bytes; beyond, residuals have the width of the key.
 const WIDE: u32 = 120;
 /// Cache lines that one prefetch asks for at most.
-const PREFETCH_LINES: usize = 8;
+const PREFETCH_LINES: usize = 4;
 
 /// The smallest width in use that holds `bits` bits of a key of `key_bits`.
 pub(super) fn usable_width(bits: u32, key_bits: u32) -> u32 {

@@ -318,10 +318,14 @@ impl<K: ModelKey> LearnedKeys<K> {
                 let leaf = self.choose(q, s.leaf as usize, s.hi as usize);
                 let (l, len) = self.leaf(leaf);
                 // A key not above the first one is at 0, where this finds it.
-                let u = if q > l.first { l.relative(q) } else { K::default() };
-                let (lo, hi) = if q > l.first { l.aim::<SIMD>(u, len) } else { (0, 0) };
+                let (u, (lo, hi)) = if q > l.first {
+                    let u = l.relative(q);
+                    (u, l.aim::<SIMD>(u, len))
+                } else {
+                    (K::default(), (0, 0))
+                };
                 l.view(&self.packed, len).prefetch(lo, hi);
-                *s = Search { leaf: leaf as u32, lo: lo as u32, hi: hi as u32, u };
+                (s.leaf, s.lo, s.hi, s.u) = (leaf as u32, lo as u32, hi as u32, u);
             }
             for (s, out) in searches.iter().zip(out) {
                 let (l, len) = self.leaf(s.leaf as usize);
