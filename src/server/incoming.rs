@@ -48,9 +48,12 @@ fn descriptor_limit() -> Option<usize> {
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
+/// When a connection came, and what closes it.
+type Waiting = (Instant, oneshot::Sender<()>);
+
 /// Connections that have said nothing yet, oldest first.
 #[derive(Debug, Clone, Default)]
-struct Silent(Arc<Mutex<BTreeMap<u64, (Instant, oneshot::Sender<()>)>>>);
+struct Silent(Arc<Mutex<BTreeMap<u64, Waiting>>>);
 
 impl Silent {
     fn add(&self, id: u64) -> oneshot::Receiver<()> {

@@ -51,8 +51,11 @@ struct Shared {
     /// Runs what queries compute, away from the threads that serve connections.
     runtime: Option<Runtime>,
     /// Statements of the fast path by current schema and text. They hold no snapshot.
-    recognised: Mutex<HashMap<(Arc<str>, String), Arc<Prepared>>>,
+    recognised: Mutex<HashMap<StatementKey, Arc<Prepared>>>,
 }
+
+/// The current schema and the text of a statement.
+type StatementKey = (Arc<str>, String);
 
 impl Drop for Shared {
     fn drop(&mut self) {
