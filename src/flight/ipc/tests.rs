@@ -46,7 +46,8 @@ fn decode(messages: &[Message], limit: u64) -> Result<RecordBatch, Status> {
 }
 
 fn sample(rows: usize) -> RecordBatch {
-    let text = |i: usize| (!i.is_multiple_of(3)).then(|| format!("value number {i} of this column"));
+    let text =
+        |i: usize| (!i.is_multiple_of(3)).then(|| format!("value number {i} of this column"));
     let texts: Vec<Option<String>> = (0..rows).map(text).collect();
     let ints: ArrayRef = Arc::new(
         (0..rows).map(|i| (!i.is_multiple_of(5)).then_some(i as i64)).collect::<Int64Array>(),
