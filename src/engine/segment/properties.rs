@@ -58,7 +58,9 @@ pub(super) fn writer_properties(
         } else if choice.dictionary {
             builder = builder.set_column_dictionary_enabled(path.clone(), true);
         }
-        if choice.compress && !ordered {
+        // A load must be fast, and sorted keys read at the speed of memory: their repeated high bytes would
+        // pass for worth compressing.
+        if choice.compress && !ordered && (options.compact || key_position.is_none()) {
             builder = builder.set_column_compression(path.clone(), codec(options));
         }
     }
