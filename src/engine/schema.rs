@@ -219,6 +219,8 @@ impl TableMeta {
                     self.name
                 )));
             }
+            super::segment::check_column_type(column.field.data_type())
+                .map_err(|e| e.context(format_args!("table {}: column \"{name}\"", self.name)))?;
             match old.columns.iter().find(|c| c.id == column.id) {
                 Some(before) if before.field.data_type() != column.field.data_type() => {
                     return Err(Error::unsupported(format!(
