@@ -34,7 +34,7 @@ pub(super) fn of(extensions: &Extensions) -> Result<Complete, Status> {
         .ok_or_else(|| Status::internal("the service runs without the layer that watches streams"))
 }
 
-/// A gRPC service whose requests carry [`Complete`].
+/// A gRPC service whose requests carry `Complete`.
 #[derive(Debug, Clone)]
 pub struct WatchStreams<S>(pub(super) S);
 
