@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::clauses;
+use super::context::TARGET_CATALOG;
 use super::dialect::OmenDialect;
 use super::error::{Error, ErrorKind, Result};
 use super::{SqlOptions, StatementKind};
@@ -58,6 +59,7 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
         .tokenize_with_location()
         .map_err(|e| Error::new(ErrorKind::Syntax, format!("{e}")))?;
     check_chains(&tokens)?;
+    check_names(&tokens)?;
     number_parameters(&mut tokens)?;
     if begins_with(&tokens, &["CREATE", "EXTERNAL"]) {
         return Err(Error::unsupported("CREATE EXTERNAL TABLE is not supported"));
@@ -86,6 +88,16 @@ pub(crate) fn parse_one(sql: &str, options: &SqlOptions) -> Result<Statement> {
             ),
         )),
     }
+}
+
+/// Refuses the name of the catalog through which changes see the addresses of rows.
+fn check_names(tokens: &[TokenWithSpan]) -> Result<()> {
+    let reserved = |word: &str| word.eq_ignore_ascii_case(TARGET_CATALOG);
+    if tokens.iter().any(|t| matches!(&t.token, Token::Word(word) if reserved(&word.value))) {
+        let message = format!("the name \"{TARGET_CATALOG}\" is reserved");
+        return Err(Error::new(ErrorKind::Refused, message));
+    }
+    Ok(())
 }
 
 /// Whether the first words of a script are these.
