@@ -93,6 +93,10 @@ impl std::fmt::Debug for Lock {
     }
 }
 
+/// How long a writer waits for room before it looks again, and how often: a minute in all.
+const ROOM_WAIT: Duration = Duration::from_millis(20);
+const ROOM_WAITS: usize = 3_000;
+
 /// Sealed memtables of a table that may wait for their flush before writers wait too.
 const SEALED_MEMTABLES: usize = 4;
 
@@ -121,13 +125,21 @@ impl Shared {
             tables.iter().any(|id| sealed(id) > SEALED_MEMTABLES)
         };
         let mut room = self.room.lock();
+        let mut waits = 0;
         while crowded(self) {
             self.check_open()?;
+            // A flush that fails for good, on a full disk say, must not hold writers for ever.
+            if waits == ROOM_WAITS {
+                return Err(Error::exhausted(
+                    "memtables wait for their flush and take no more rows; see the log of the server for why, and retry",
+                ));
+            }
+            waits += 1;
             if let Some(why) = self.committer.failed() {
                 return Err(Error::new(ErrorKind::ReadOnly, why));
             }
             self.wake_background();
-            self.flushed.wait_for(&mut room, Duration::from_millis(20));
+            self.flushed.wait_for(&mut room, ROOM_WAIT);
         }
         Ok(())
     }
