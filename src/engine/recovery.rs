@@ -184,15 +184,6 @@ impl Recovery {
             WalOp::EditSegments { table, flushed_below, remove, add } => {
                 self.edit_segments(table, flushed_below, &remove, &add)?;
             }
-            WalOp::Reserve { next_segment, next_table, next_row_ids } => {
-                self.next_segment = self.next_segment.max(next_segment);
-                self.next_table = self.next_table.max(next_table);
-                for (table, next) in next_row_ids {
-                    if let Some(state) = self.root.tables.get(&table) {
-                        state.note_row_id(next.saturating_sub(1));
-                    }
-                }
-            }
         }
         Ok(())
     }

@@ -207,3 +207,33 @@ fn single_errors_are_reported_and_survived() {
         }
     }
 }
+
+#[test]
+fn commits_go_on_once_a_full_disk_has_space_again() {
+    let fs = FaultFs::new();
+    let engine = open(&fs).unwrap();
+    engine.create_table("t", &schema(), &KeySpec::primary(["key"])).unwrap();
+    apply(&engine, &Step::Upsert(vec![(1, 1)])).unwrap();
+    for round in 0..3 {
+        fs.inject(fs.operation_count(), Fault::NoSpace, Repeat::Forever);
+        // Several at once, so that some are validated on top of a commit that is lost.
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let engine = &engine;
+                scope.spawn(move || {
+                    let e = apply(engine, &Step::Upsert(vec![(100 + writer, 0)])).unwrap_err();
+                    assert_eq!(e.kind(), ErrorKind::ResourceExhausted, "{e:?}");
+                });
+            }
+        });
+        assert_eq!(engine.read_only(), None);
+        assert_eq!(read(&engine).len(), 1 + round);
+        fs.clear_faults();
+        // The numbers of the lost commits, and their keys, are free again.
+        apply(&engine, &Step::Upsert(vec![(100 + round as i64, 7)])).unwrap();
+    }
+    let expected = BTreeMap::from([(1, 1), (100, 7), (101, 7), (102, 7)]);
+    assert_eq!(read(&engine), expected);
+    drop(engine);
+    check(&fs.crash(1), &[Some(expected)], "a full disk");
+}

@@ -2,7 +2,7 @@
 //! published in order, acknowledged.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use parking_lot::{Condvar, Mutex};
@@ -35,9 +35,10 @@ pub(crate) struct Committer {
 struct State {
     /// The root after the last commit that was validated: not yet published.
     spec: Arc<DbRoot>,
-    /// Encoded records that wait to be written.
+    /// Encoded records that wait to be written, and what becomes of them.
     queue: Vec<Vec<u8>>,
-    /// Number of the last commit that is durable and published.
+    outcome: Arc<Outcome>,
+    /// Number of the last commit that is durable and published: the log's next record follows it.
     durable: SeqNo,
     /// A leader is writing a group.
     writing: bool,
@@ -46,12 +47,25 @@ struct State {
     write_sets: WriteSets,
 }
 
+/// What became of a group of commits, once that is known. Those who wait look here, not at sequence numbers: the numbers of a
+/// group that never reached the log are given out again.
+type Outcome = OnceLock<std::result::Result<(), Lost>>;
+
+/// Why a commit was not acknowledged. Of the kind [`ErrorKind::OutcomeUnknown`], its record may or may not be in the log;
+/// of any other, neither it is there nor any that was validated after it.
+#[derive(Debug, Clone)]
+struct Lost {
+    kind: ErrorKind,
+    why: String,
+}
+
 impl Committer {
     pub(crate) fn new(root: Arc<DbRoot>) -> Self {
         let state = State {
             durable: root.seq,
             spec: root,
             queue: Vec::new(),
+            outcome: Arc::default(),
             writing: false,
             failed: None,
             write_sets: WriteSets::default(),
@@ -143,8 +157,14 @@ fn install_with(
     let published = shared.root.load().seq;
     let oldest = committer.active.lock().keys().next().copied().unwrap_or(published);
     state.write_sets.prune(oldest.min(published));
-    wait_durable(shared, &mut state, seq)?;
+    let outcome = wait_durable(shared, &mut state);
     drop(state);
+    if let Err(lost) = outcome {
+        if lost.kind != ErrorKind::OutcomeUnknown {
+            change.added.iter().for_each(|segment| segment.set_fate(Fate::Pending));
+        }
+        return Err(Error::new(lost.kind, lost.why));
+    }
     for segment in &change.removed {
         segment.set_fate(Fate::Obsolete);
     }
@@ -161,22 +181,16 @@ fn check_failed(state: &State) -> Result<()> {
     }
 }
 
-/// Waits until commit `seq` is durable; writes the waiting group if nobody else does.
+/// Waits until the group in the making is durable or lost; writes it if nobody else is writing.
 fn wait_durable(
     shared: &Shared,
     state: &mut parking_lot::MutexGuard<'_, State>,
-    seq: SeqNo,
-) -> Result<()> {
+) -> std::result::Result<(), Lost> {
     let committer = &shared.committer;
+    let mine = Arc::clone(&state.outcome);
     loop {
-        if state.durable >= seq {
-            return Ok(());
-        }
-        if let Some(why) = &state.failed {
-            return Err(Error::new(
-                ErrorKind::OutcomeUnknown,
-                format!("the commit may or may not be durable: {why}"),
-            ));
+        if let Some(outcome) = mine.get() {
+            return outcome.clone();
         }
         if state.writing {
             committer.done.wait(state);
@@ -184,26 +198,50 @@ fn wait_durable(
         }
         state.writing = true;
         let group = std::mem::take(&mut state.queue);
+        let outcome = std::mem::take(&mut state.outcome);
         let root = Arc::clone(&state.spec);
         let first = SeqNo(state.durable.0 + 1);
         let written = parking_lot::MutexGuard::unlocked(state, || {
             shared.wal.lock().append(first, root.seq, &group)
         });
         state.writing = false;
-        match written {
+        // Set once: by the one who took it out of the state.
+        let _ = outcome.set(match written {
             Ok(()) => {
                 state.durable = root.seq;
                 shared.root.store(root);
+                Ok(())
             }
-            Err(e) => {
-                // Never retried: what the failed sync left on disk is unknown.
-                state.failed = Some(format!("writing the log failed: {e}"));
-                state.spec = shared.root.load_full();
-                state.queue.clear();
-                tracing::error!(error = %e, "writing the log failed: the database is read-only now");
-            }
-        }
+            Err(e) => Err(state.lose(e, shared.root.load_full())),
+        });
         committer.done.notify_all();
+    }
+}
+
+impl State {
+    /// Forgets all that was validated since `published`: a group did not reach the log.
+    fn lose(&mut self, error: Error, published: Arc<DbRoot>) -> Lost {
+        let kind = error.kind();
+        let lost = match kind {
+            // The log is as it was before: commits can go on, once there is space for example.
+            ErrorKind::Io | ErrorKind::ResourceExhausted => {
+                tracing::error!(%error, "the log took no commit");
+                Lost { kind, why: format!("nothing was committed: {error}") }
+            }
+            // Never retried: what the failed sync left on disk is unknown.
+            _ => {
+                tracing::error!(%error, "writing the log failed: the database is read-only now");
+                self.failed = Some(format!("writing the log failed: {error}"));
+                let why = format!("the commit may or may not be durable: {error}");
+                Lost { kind: ErrorKind::OutcomeUnknown, why }
+            }
+        };
+        self.write_sets.forget_after(published.seq);
+        self.spec = published;
+        self.queue.clear();
+        // Those that were validated on top of the lost group go with it.
+        let _ = std::mem::take(&mut self.outcome).set(Err(lost.clone()));
+        lost
     }
 }
 

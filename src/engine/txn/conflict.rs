@@ -141,6 +141,15 @@ impl WriteSets {
         }
     }
 
+    /// Forgets commits after `last`: they never reached the log.
+    pub(super) fn forget_after(&mut self, last: SeqNo) {
+        while self.entries.back().is_some_and(|e| e.seq > last) {
+            if let Some(entry) = self.entries.pop_back() {
+                self.bytes -= entry.bytes;
+            }
+        }
+    }
+
     /// Forgets commits that every running transaction has seen.
     pub(super) fn prune(&mut self, seen: SeqNo) {
         while self.entries.front().is_some_and(|e| e.seq <= seen) {

@@ -98,15 +98,6 @@ pub enum WalOp {
         /// Segments that are live from now on.
         add: Vec<AddedSegment>,
     },
-    /// Numbers that are taken: below these no segment, table or (of a table) row id is given out again.
-    Reserve {
-        /// The next segment id.
-        next_segment: SegmentId,
-        /// The next table id.
-        next_table: TableId,
-        /// The next row id of tables that took some.
-        next_row_ids: Vec<(TableId, u64)>,
-    },
 }
 
 impl WalRecord {
@@ -342,7 +333,7 @@ impl Wal {
 
     /// Appends a group of encoded records, numbered `first..=last` without gaps, and syncs.
     ///
-    /// An error of kind [`ErrorKind::OutcomeUnknown`] says that the sync failed: the group may or may not
+    /// An error of kind [`ErrorKind::OutcomeUnknown`] says that a sync failed: the group may or may not
     /// be there after a restart, and the log takes nothing more (every later call is
     /// [`ErrorKind::ReadOnly`]). After any other error the group is not in the log and never will be;
     /// where the disk is full, for example, the same numbers can be appended once there is space.
@@ -383,9 +374,16 @@ impl Wal {
             self.group = Vec::new();
         }
         if let Err(e) = written {
-            // Part of the group may be in the file. It has to go before another takes its place.
-            self.failed = active.cut(newest.end).is_err();
-            return Err(Error::from(e).context("the commit is not in the log"));
+            // Some of the group, or all of it, may be in the file. It has to go, for good, before it is called lost.
+            if let Err(again) = active.cut(newest.end).and_then(|()| active.file.sync()) {
+                self.failed = true;
+                return Err(Error::new(
+                    ErrorKind::OutcomeUnknown,
+                    format!("the log could not be written ({e}) nor set back ({again})"),
+                )
+                .with_source(e));
+            }
+            return Err(Error::from(e).context("the log could not be written"));
         }
         if let Err(e) = active.file.sync() {
             self.failed = true;

@@ -61,14 +61,6 @@ fn encode_op(op: &WalOp) -> Result<Op> {
                 add: add.iter().map(encode_added).collect::<Result<_>>()?,
             })
         }
-        WalOp::Reserve { next_segment, next_table, next_row_ids } => Op::Reserve(proto::Reserve {
-            next_segment: next_segment.0,
-            next_table: next_table.0,
-            next_row_ids: next_row_ids
-                .iter()
-                .map(|(table, row_id)| proto::NextRowId { table: table.0, row_id: *row_id })
-                .collect(),
-        }),
     })
 }
 
@@ -100,15 +92,6 @@ fn decode_op(op: Op) -> Result<WalOp> {
             flushed_below: edit.flushed_below.map(Generation),
             remove: edit.remove.into_iter().map(SegmentId).collect(),
             add: edit.add.into_iter().map(decode_added).collect::<Result<_>>()?,
-        },
-        Op::Reserve(reserve) => WalOp::Reserve {
-            next_segment: SegmentId(reserve.next_segment),
-            next_table: TableId(reserve.next_table),
-            next_row_ids: reserve
-                .next_row_ids
-                .into_iter()
-                .map(|next| (TableId(next.table), next.row_id))
-                .collect(),
         },
     })
 }

@@ -521,13 +521,6 @@ fn any_op() -> impl Strategy<Value = WalOp> {
                 remove,
                 add
             }),
-        (any::<u64>(), any::<u64>(), prop::collection::vec((id(), any::<u64>()), 0..4)).prop_map(
-            |(segment, table, next_row_ids)| WalOp::Reserve {
-                next_segment: SegmentId(segment),
-                next_table: TableId(table),
-                next_row_ids
-            }
-        ),
     ]
 }
 
