@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
-use tonic::server::NamedService;
 use tonic::{Extensions, Status};
-use tower::Service;
 
 /// Whether the body of a request was received to its end: an extension of the request.
 #[derive(Debug, Clone, Default)]
@@ -34,32 +32,12 @@ pub(super) fn of(extensions: &Extensions) -> Result<Complete, Status> {
         .ok_or_else(|| Status::internal("the service runs without the layer that watches streams"))
 }
 
-/// A gRPC service whose requests carry `Complete`.
-#[derive(Debug, Clone)]
-pub struct WatchStreams<S>(pub(super) S);
-
-impl<S: NamedService> NamedService for WatchStreams<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S, B> Service<http::Request<B>> for WatchStreams<S>
-where
-    S: Service<http::Request<Watched<B>>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> S::Future {
-        let complete = Complete::default();
-        let (mut parts, body) = request.into_parts();
-        parts.extensions.insert(complete.clone());
-        self.0.call(http::Request::from_parts(parts, Watched { body: Box::pin(body), complete }))
-    }
+/// A request whose body is watched, and which carries the mark.
+pub(super) fn watch<B>(request: http::Request<B>) -> http::Request<Watched<B>> {
+    let complete = Complete::default();
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(complete.clone());
+    http::Request::from_parts(parts, Watched { body: Box::pin(body), complete })
 }
 
 /// A body that notes its end.

@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
+use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
+use arrow_flight::{IpcMessage, SchemaAsIpc};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tonic::Status;
 
+use super::message::Message;
 use super::{status, wire_type};
 use crate::sql;
 
@@ -22,7 +23,7 @@ use crate::sql;
 const MESSAGE_BYTES: usize = 2 << 20;
 
 /// The messages of one stream.
-pub(crate) type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
+pub(crate) type FlightStream = BoxStream<'static, Result<Message, Status>>;
 
 /// A schema as a self-contained IPC message, as FlightInfo and prepared statements carry it.
 pub(crate) fn schema_message(schema: &arrow::datatypes::Schema) -> Result<Bytes, Status> {
@@ -47,7 +48,7 @@ fn rows_of(wire: SchemaRef, batches: Vec<RecordBatch>) -> Encoder {
 }
 
 /// All messages of one batch, dictionaries decoded.
-pub(crate) fn encode_once(batch: &RecordBatch) -> Result<Vec<FlightData>, Status> {
+pub(crate) fn encode_once(batch: &RecordBatch) -> Result<Vec<Message>, Status> {
     let wire = wire_type::schema(batch.schema_ref());
     let mut encoder = rows_of(wire, Vec::new());
     let batch = encoder.convert(batch)?;
@@ -59,11 +60,9 @@ pub(crate) fn encode_once(batch: &RecordBatch) -> Result<Vec<FlightData>, Status
 struct Encoder {
     rows: BoxStream<'static, sql::Result<RecordBatch>>,
     wire: SchemaRef,
-    options: IpcWriteOptions,
-    generator: IpcDataGenerator,
-    dictionaries: DictionaryTracker,
-    context: IpcWriteContext,
-    queue: VecDeque<FlightData>,
+    /// Made with the first batch.
+    encoder: Option<StreamEncoder>,
+    queue: VecDeque<Message>,
     /// Rows of the present batch that are not encoded yet.
     pending: Option<RecordBatch>,
     done: bool,
@@ -71,20 +70,11 @@ struct Encoder {
 
 impl Encoder {
     fn new(rows: BoxStream<'static, sql::Result<RecordBatch>>, wire: SchemaRef) -> Self {
-        let options = IpcWriteOptions::default();
-        let schema = SchemaAsIpc::new(&wire, &options).into();
-        let mut dictionaries = DictionaryTracker::new(false);
-        let generator = IpcDataGenerator::default();
-        // Gives the dictionaries of the schema their ids; the message is the one above.
-        let _ =
-            generator.schema_to_bytes_with_dictionary_tracker(&wire, &mut dictionaries, &options);
+        let schema = Message::schema(&wire, &IpcWriteOptions::default());
         Self {
             rows,
             wire,
-            options,
-            generator,
-            dictionaries,
-            context: IpcWriteContext::default(),
+            encoder: None,
             queue: VecDeque::from([schema]),
             pending: None,
             done: false,
@@ -118,12 +108,15 @@ impl Encoder {
     }
 
     fn encode_message(&mut self, batch: &RecordBatch) -> Result<(), Status> {
-        let (dictionaries, rows) = self
-            .generator
-            .encode(batch, &mut self.dictionaries, &self.options, &mut self.context)
-            .map_err(status::from_arrow)?;
-        self.queue.extend(dictionaries.into_iter().map(FlightData::from));
-        self.queue.push_back(rows.into());
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            None => {
+                let encoder = StreamEncoder::try_new(&self.wire).map_err(status::from_arrow)?;
+                self.encoder.insert(encoder)
+            }
+        };
+        let messages = encoder.encode(batch).and_then(Message::of_stream);
+        self.queue.extend(messages.map_err(status::from_arrow)?);
         Ok(())
     }
 
@@ -157,7 +150,7 @@ fn slice_bytes(batch: &RecordBatch) -> usize {
 }
 
 impl Stream for Encoder {
-    type Item = Result<FlightData, Status>;
+    type Item = Result<Message, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -201,16 +194,16 @@ mod tests {
     use super::*;
     use crate::flight::ipc::{Decoded, Decoder};
 
-    fn encode(batch: RecordBatch) -> Vec<FlightData> {
+    fn encode(batch: RecordBatch) -> Vec<Message> {
         let wire = wire_type::schema(batch.schema_ref());
         futures::executor::block_on(batches(wire, vec![batch]).try_collect()).unwrap()
     }
 
-    fn decode(messages: Vec<FlightData>) -> RecordBatch {
+    fn decode(messages: Vec<Message>) -> RecordBatch {
         let mut decoder = Decoder::new(1 << 30);
         let mut batches = Vec::new();
         for m in messages {
-            if let Decoded::Batch(batch) = decoder.decode(&m.data_header, m.data_body).unwrap() {
+            if let Decoded::Batch(batch) = decoder.decode(&m.header, m.contiguous_body()).unwrap() {
                 batches.push(batch);
             }
         }
@@ -223,7 +216,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("k", column)]).unwrap();
         assert_eq!(encode(batch.slice(1000, 10)).len(), 2, "the schema and one message");
         let messages = encode(batch.clone());
-        assert!(messages.iter().all(|m| m.data_body.len() < 2 * MESSAGE_BYTES));
+        assert!(messages.iter().all(|m| m.body_bytes() < 2 * MESSAGE_BYTES));
         assert_eq!(decode(messages).column(0), batch.column(0));
     }
 

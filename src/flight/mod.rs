@@ -1,15 +1,18 @@
 //! The Arrow Flight SQL service. Builds no plans: what SQL means is asked of [`crate::sql`].
 
 mod action;
+mod body;
 mod complete;
 mod encode;
 mod ingest;
 mod ipc;
 mod kept;
+mod message;
 mod metadata;
 mod prepared;
 pub mod proto;
 mod receive;
+mod route;
 mod service;
 mod session;
 mod statement;
@@ -17,6 +20,6 @@ mod status;
 mod ticket;
 mod wire_type;
 
-pub use complete::WatchStreams;
+pub use route::FlightServer;
 pub use service::{Options, Service};
 pub use session::Connection;

@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow_flight::flight_descriptor::DescriptorType;
-use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{Any, Command};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::stream::{AbortHandle, BoxStream};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::complete::WatchStreams;
 use super::encode::{FlightStream, schema_message};
 use super::kept::Kept;
+use super::route::FlightServer;
 use super::session::{Call, Sessions};
 use super::ticket::Id;
 use super::{metadata, statement, wire_type};
@@ -128,13 +128,29 @@ impl Service {
     }
 
     /// The gRPC service to add to a server.
-    pub fn into_server(self) -> WatchStreams<FlightServiceServer<Self>> {
-        let limit = self.0.options.max_message_bytes;
-        // A row may be of any size, so what goes out is not limited.
-        let server = FlightServiceServer::new(self)
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX);
-        WatchStreams(server)
+    pub fn into_server(self) -> FlightServer {
+        FlightServer::new(self)
+    }
+
+    /// Bytes of one incoming message at most.
+    pub(super) fn max_message_bytes(&self) -> usize {
+        self.0.options.max_message_bytes
+    }
+
+    /// The rows of a ticket.
+    pub(super) async fn rows(
+        &self,
+        request: Request<Ticket>,
+    ) -> Result<Response<FlightStream>, Status> {
+        let call = self.call(&request)?;
+        let deadline = statement::deadline(request.metadata());
+        let stream = self.0.get(&call, request.get_ref()).await?;
+        // The stream holds its session, which must not count as idle.
+        let session = Arc::clone(&call.session);
+        let stream = statement::until(stream, deadline).inspect(move |_| {
+            let _held = &session;
+        });
+        Ok(call.respond(stream.boxed()))
     }
 
     /// Refuses new work from now on; what runs goes on.
@@ -312,7 +328,7 @@ type ResponseStream<T> = BoxStream<'static, Result<T, Status>>;
 impl FlightService for Service {
     type HandshakeStream = ResponseStream<HandshakeResponse>;
     type ListFlightsStream = ResponseStream<FlightInfo>;
-    type DoGetStream = FlightStream;
+    type DoGetStream = ResponseStream<FlightData>;
     type DoPutStream = Pin<Box<dyn Stream<Item = Result<PutResult, Status>> + Send>>;
     type DoActionStream = ResponseStream<arrow_flight::Result>;
     type ListActionsStream = ResponseStream<ActionType>;
@@ -369,16 +385,13 @@ impl FlightService for Service {
         Ok(call.respond(SchemaResult { schema: schema_message(&schema)? }))
     }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<FlightStream>, Status> {
-        let call = self.call(&request)?;
-        let deadline = statement::deadline(request.metadata());
-        let stream = self.0.get(&call, request.get_ref()).await?;
-        // The stream holds its session, which must not count as idle.
-        let session = Arc::clone(&call.session);
-        let stream = statement::until(stream, deadline).inspect(move |_| {
-            let _held = &session;
-        });
-        Ok(call.respond(stream.boxed()))
+    /// [`FlightServer`] answers DoGet itself; this is for those who call the service by its trait.
+    async fn do_get(
+        &self,
+        request: Request<Ticket>,
+    ) -> Result<Response<Self::DoGetStream>, Status> {
+        let rows = self.rows(request).await?;
+        Ok(rows.map(|stream| stream.map_ok(FlightData::from).boxed()))
     }
 
     async fn do_put(

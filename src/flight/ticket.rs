@@ -81,7 +81,7 @@ pub(crate) fn encode_parameters(
     }
     let messages: Vec<proto::IpcMessage> = super::encode::encode_once(batch)?
         .into_iter()
-        .map(|d| proto::IpcMessage { header: d.data_header.into(), body: d.data_body.into() })
+        .map(|m| proto::IpcMessage { header: m.header.to_vec(), body: m.contiguous_body().into() })
         .collect();
     let bytes: usize = messages.iter().map(|m| m.header.len() + m.body.len()).sum();
     Ok((bytes <= INLINE_PARAMETER_BYTES).then_some(messages))

@@ -7,13 +7,14 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
 };
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use prost::bytes::{Buf, Bytes, buf::Reader};
 
 use super::blocks::BlockReader;
 use super::footer::Footer;
-use super::types;
+use super::{plain, types};
 use crate::engine::error::{Error, Result};
 
 /// Ranges closer than this are read as one: a read costs more than the bytes between.
@@ -91,6 +92,44 @@ pub(super) fn selection(rows: &[u32]) -> RowSelection {
     RowSelection::from_consecutive_ranges(runs, total)
 }
 
+/// Decodes the whole column at `index` of a row group.
+pub(super) fn column(
+    footer: &Footer,
+    bytes: FileRanges,
+    index: usize,
+    group: usize,
+) -> Result<ArrayRef> {
+    match plain_column(footer, &bytes, index, group) {
+        Some(column) => types::from_stored(column, footer.declared.field(index).data_type()),
+        None => Ok(columns(footer, bytes, &[index], group, None)?.swap_remove(0)),
+    }
+}
+
+/// The column, if all its pages are plain.
+fn plain_column(
+    footer: &Footer,
+    bytes: &FileRanges,
+    index: usize,
+    group: usize,
+) -> Option<ArrayRef> {
+    let metadata = footer.parquet.metadata();
+    let descriptor = footer.parquet.parquet_schema();
+    let leaf =
+        (0..descriptor.num_columns()).find(|l| descriptor.get_column_root_idx(*l) == index)?;
+    let pages = metadata.offset_index()?.get(group)?.get(leaf)?.page_locations();
+    let group = metadata.row_group(group);
+    let chunk = group.column(leaf);
+    if chunk.compression() != Compression::UNCOMPRESSED || chunk.dictionary_page_offset().is_some()
+    {
+        return None;
+    }
+    let data_type = footer.parquet.schema().field(index).data_type();
+    let rows = usize::try_from(group.num_rows()).ok()?;
+    plain::decode(data_type, chunk.column_descr(), rows, pages, |range| {
+        bytes.get_bytes(range.start, (range.end - range.start) as usize).ok()
+    })
+}
+
 /// Decodes the columns at `indices` of a row group: all rows, or the selected ones and how many they are.
 pub(super) fn columns(
     footer: &Footer,
@@ -130,15 +169,12 @@ pub(super) fn columns(
         .collect()
 }
 
-/// Columns, if all have `rows` rows.
-pub(super) fn check_lengths(columns: Vec<ArrayRef>, rows: usize) -> Result<Vec<ArrayRef>> {
-    match columns.iter().find(|column| column.len() != rows) {
-        None => Ok(columns),
-        Some(column) => Err(Error::corruption(format!(
-            "a column has {} rows where {rows} were written",
-            column.len()
-        ))),
+/// The column, if it has `rows` rows.
+pub(super) fn check_length(column: ArrayRef, rows: usize) -> Result<ArrayRef> {
+    if column.len() == rows {
+        return Ok(column);
     }
+    Err(Error::corruption(format!("a column has {} rows where {rows} were written", column.len())))
 }
 
 fn damaged(error: arrow::error::ArrowError) -> Error {

@@ -6,8 +6,10 @@ mod decode;
 mod dirs;
 mod footer;
 mod index_file;
+mod plain;
 mod properties;
 mod reader;
+mod row_groups;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -273,10 +273,9 @@ impl Segment {
         let ranges = footer.column_ranges(&[index], group);
         let bytes = self.read_ranges(footer, ranges)?;
         let rows = self.group_rows(group);
-        let mut columns = decode::columns(footer, bytes, &[index], group, None)
-            .and_then(|columns| decode::check_lengths(columns, (rows.end - rows.start) as usize))
-            .map_err(|e| e.context(self.data_path.display()))?;
-        Ok(columns.swap_remove(0))
+        decode::column(footer, bytes, index, group)
+            .and_then(|column| decode::check_length(column, (rows.end - rows.start) as usize))
+            .map_err(|e| e.context(self.data_path.display()))
     }
 
     fn read_rows(&self, indices: &[usize], group: usize, rows: &[u32]) -> Result<Vec<ArrayRef>> {
@@ -285,7 +284,9 @@ impl Segment {
         let ranges = footer.page_ranges(indices, group, &selection);
         let bytes = self.read_ranges(&footer, ranges)?;
         decode::columns(&footer, bytes, indices, group, Some((selection, rows.len())))
-            .and_then(|columns| decode::check_lengths(columns, rows.len()))
+            .and_then(|columns| {
+                columns.into_iter().map(|c| decode::check_length(c, rows.len())).collect()
+            })
             .map_err(|e| e.context(self.data_path.display()))
     }
 

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
-use parquet::arrow::ArrowWriter;
 
 use super::blocks::{BlockWriter, Checksums, at_path, temporary};
 use super::index_file::{self, SegmentKeys};
 use super::properties::{SAMPLE_ROWS, writer_properties};
+use super::row_groups::RowGroups;
 use super::{SegmentMeta, SegmentStore, types};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::id::{FieldId, SegmentId, TableId};
@@ -65,7 +65,7 @@ enum Output {
         batches: Vec<RecordBatch>,
         row_count: usize,
     },
-    Open(Box<ArrowWriter<BlockWriter>>),
+    Open(Box<RowGroups>),
     /// After an error.
     Failed,
 }
@@ -178,8 +178,8 @@ impl SegmentWriter {
                 batches.push(stored);
                 if *row_count >= SAMPLE_ROWS { self.open_output() } else { Ok(()) }
             }
-            Output::Open(writer) => {
-                let written = writer.write(&stored);
+            Output::Open(groups) => {
+                let written = groups.write(stored);
                 self.check_written(written)
             }
             Output::Failed => Err(Error::internal("a segment is written on after an error")),
@@ -197,14 +197,14 @@ impl SegmentWriter {
         if matches!(self.output, Output::Pending { .. }) {
             self.open_output()?;
         }
-        let Output::Open(writer) = std::mem::replace(&mut self.output, Output::Failed) else {
+        let Output::Open(groups) = std::mem::replace(&mut self.output, Output::Failed) else {
             return Err(Error::internal("a segment is finished after an error"));
         };
         let (Some(min_key), Some(max_key)) = (self.first_key.take(), self.last_key.take()) else {
             return Err(Error::internal("a segment needs at least one row"));
         };
         let temporary_data = temporary(&self.files.data);
-        let file = writer.into_inner().map_err(|e| self.parquet_error(e))?;
+        let file = groups.finish().map_err(|e| self.parquet_error(e))?;
         let data = file.finish().map_err(|e| at_path(e, &temporary_data))?;
         let started = Instant::now();
         let keys = SegmentKeys::build(match self.codec.form() {
@@ -345,12 +345,12 @@ impl SegmentWriter {
             .collect();
         let properties =
             writer_properties(&self.declared, &self.stored, &key, &self.options, &batches)?;
-        let mut writer = ArrowWriter::try_new(file, Arc::clone(&self.stored), Some(properties))
+        let mut groups = RowGroups::new(file, &self.stored, properties, &key)
             .map_err(|e| self.parquet_error(e))?;
-        for batch in &batches {
-            writer.write(batch).map_err(|e| self.parquet_error(e))?;
+        for batch in batches {
+            groups.write(batch).map_err(|e| self.parquet_error(e))?;
         }
-        self.output = Output::Open(Box::new(writer));
+        self.output = Output::Open(Box::new(groups));
         Ok(())
     }
 
