@@ -5,108 +5,22 @@
 //! has the key of a streamed one came after it, so the streamed run counts as the earliest.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use super::OnConflict;
+use super::repeated::{self, Piece};
+use super::run::RunWriter;
 use super::write::{Sorted, WriteResult, distinct, duplicate};
 use crate::engine::Shared;
 use crate::engine::error::Result;
-use crate::engine::id::SegmentId;
 use crate::engine::key::{EncodedKey, KeyColumn};
 use crate::engine::schema::KeyKind;
-use crate::engine::segment::{Segment, SegmentMeta, SegmentWriter, WriteOptions};
-use crate::engine::table::{Fate, SegmentFile, Source, SourceState, TableShape, find_live};
+use crate::engine::table::{SourceState, TableShape, find_live};
 
 /// Rows gathered from a sort at once.
 const GATHER_ROWS: usize = 64 * 1024;
-/// Keys looked up at once.
-const PROBE_ROWS: u64 = 64 * 1024;
-
-/// Writes rows in key order as segments of the size that the options say.
-#[derive(Debug)]
-pub(crate) struct RunWriter {
-    shared: Arc<Shared>,
-    shape: Arc<TableShape>,
-    compact: bool,
-    writer: Option<SegmentWriter>,
-    done: Vec<SourceState>,
-    train_time: Duration,
-}
-
-impl RunWriter {
-    pub(crate) fn new(shared: &Arc<Shared>, shape: &Arc<TableShape>, compact: bool) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            shape: Arc::clone(shape),
-            compact,
-            writer: None,
-            done: Vec::new(),
-            train_time: Duration::ZERO,
-        }
-    }
-
-    /// Appends rows, none before those that are there.
-    pub(crate) fn write(&mut self, batch: &RecordBatch, keys: &KeyColumn) -> Result<()> {
-        let mut start = 0;
-        while start < batch.num_rows() {
-            let writer = match &mut self.writer {
-                Some(writer) => writer,
-                None => self.writer.insert(self.create()?),
-            };
-            let room = self.shared.options.segment_rows as u64 - writer.row_count();
-            let take = room.min((batch.num_rows() - start) as u64) as usize;
-            if take == batch.num_rows() {
-                writer.write(batch, keys)?;
-            } else {
-                writer.write(&batch.slice(start, take), &keys.slice(start, take))?;
-            }
-            start += take;
-            if writer.row_count() >= self.shared.options.segment_rows as u64 {
-                self.finish_segment()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn create(&self) -> Result<SegmentWriter> {
-        let shared = &self.shared;
-        let options = WriteOptions {
-            row_group_rows: shared.options.row_group_rows,
-            key: self.shape.meta.key.clone(),
-            compact: self.compact,
-            now_micros: shared.clock.now_micros(),
-        };
-        let id = SegmentId(shared.next_segment.fetch_add(1, Ordering::Relaxed));
-        let schema = Arc::clone(&self.shape.stored_schema);
-        let (table, codec) = (self.shape.meta.id, &self.shape.codec);
-        SegmentWriter::create(&shared.store, table, id, schema, codec, &options)
-    }
-
-    fn finish_segment(&mut self) -> Result<()> {
-        if let Some(writer) = self.writer.take() {
-            let meta = writer.finish()?;
-            self.train_time += Duration::from_nanos(meta.train_nanos);
-            self.done.push(pending_segment(&self.shared, meta, &self.shape));
-        }
-        Ok(())
-    }
-
-    /// Completes the last segment. The segments are durable once their directory is synced.
-    pub(crate) fn finish(mut self) -> Result<(Vec<SourceState>, Duration)> {
-        self.finish_segment()?;
-        Ok((std::mem::take(&mut self.done), self.train_time))
-    }
-}
-
-/// A segment that is written and not committed.
-fn pending_segment(shared: &Shared, meta: SegmentMeta, shape: &TableShape) -> SourceState {
-    let segment = Segment::open(&shared.store, meta, &shape.codec);
-    let file = SegmentFile::new(segment, Fate::Pending, &shared.garbage);
-    SourceState::new(Source::Segment(Arc::new(file)))
-}
 
 /// A bulk load in progress.
 #[derive(Debug)]
@@ -231,45 +145,36 @@ impl Load {
         self.write_run()?;
         let (streamed, time) = self.stream.finish()?;
         let train_time = self.train_time + time;
-        let mut segments = streamed;
-        let unique = self.shape.meta.key_kind == KeyKind::Primary;
+        let mut runs = vec![streamed];
+        runs.append(&mut self.runs);
         let mut settled = self.settled;
-        for mut run in self.runs {
-            if unique {
-                for segment in &mut run {
-                    settle(&self.shape, self.on_conflict, &mut segments, segment, &mut settled)?;
-                }
+        if self.shape.meta.key_kind == KeyKind::Primary {
+            for part in repeated::parts(&runs)? {
+                settle(&self.shape, self.on_conflict, &mut runs, &part, &mut settled)?;
             }
-            segments.append(&mut run);
         }
         self.shared.sync_table_dir(self.shape.meta.id)?;
         result.ignored_count += settled.ignored_count;
         result.replaced_count += settled.replaced_count;
-        Ok((segments, train_time))
+        Ok((runs.into_iter().flatten().collect(), train_time))
     }
 }
 
-/// Settles the keys of a segment that earlier segments of the same load have too.
+/// Settles the keys of a part that occur in several runs: the first or the last of each stays.
 fn settle(
     shape: &TableShape,
     on_conflict: OnConflict,
-    earlier: &mut [SourceState],
-    segment: &mut SourceState,
+    runs: &mut [Vec<SourceState>],
+    part: &[Piece],
     settled: &mut WriteResult,
 ) -> Result<()> {
-    let (min, max) = (segment.source.min_key(), segment.source.max_key());
-    let near: Vec<usize> = (0..earlier.len())
-        .filter(|i| earlier[*i].source.min_key() <= max && earlier[*i].source.max_key() >= min)
-        .collect();
-    if near.is_empty() {
-        return Ok(());
-    }
-    let len = segment.source.len();
-    let mut start = 0;
-    while start < len {
-        let end = (start + PROBE_ROWS).min(len);
-        let keys = segment.source.keys(start..end)?;
-        let found = find_live(near.iter().map(|i| (*i as u32, &earlier[*i])), &keys, false)?;
+    for piece in part {
+        let (earlier, rest) = runs.split_at_mut(piece.run);
+        let mut earlier: Vec<&mut SourceState> = earlier.iter_mut().flatten().collect();
+        let segment = &mut rest[0][piece.segment];
+        let keys = segment.source.keys(piece.positions.clone())?;
+        let sources = earlier.iter().enumerate().map(|(i, source)| (i as u32, &**source));
+        let found = find_live(sources, &keys, false)?;
         match (on_conflict, found.first()) {
             (_, None) => {}
             (OnConflict::Error, Some(row)) => {
@@ -277,7 +182,7 @@ fn settle(
                 return Err(duplicate(shape, &key, "occurs twice in the rows to insert"));
             }
             (OnConflict::Ignore, Some(_)) => {
-                let again = found.iter().map(|f| start as u32 + f.key);
+                let again = found.iter().map(|f| piece.positions.start as u32 + f.key);
                 settled.ignored_count += segment.deleted.delete(again);
             }
             (OnConflict::Replace, Some(_)) => {
@@ -287,7 +192,6 @@ fn settle(
                 }
             }
         }
-        start = end;
     }
     Ok(())
 }

@@ -3,8 +3,10 @@
 mod commit;
 mod conflict;
 mod load;
+mod repeated;
 mod resolve;
 mod root;
+mod run;
 mod transaction;
 mod write;
 
@@ -16,8 +18,8 @@ pub(crate) use commit::{
     Change, Committer, added_segment, find_row, install, keys_at, row_ids_at, segment_file,
     segment_files, segment_id,
 };
-pub(crate) use load::RunWriter;
 pub(crate) use root::{DbRoot, Object};
+pub(crate) use run::RunWriter;
 
 /// What to do with a row whose primary key exists. In tables without one nothing conflicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
