@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -20,13 +21,14 @@ use super::wal::WalOp;
 /// Rows read at once while segments are rewritten.
 const REWRITE_ROWS: usize = 64 * 1024;
 
-/// Live rows of sources as new segments, durable and not committed.
+/// Live rows of sources as new segments, durable and not committed; `None` where the sources are gone before it is done, or the
+/// database is closed.
 fn rewrite(
     shared: &Arc<Shared>,
     shape: &Arc<TableShape>,
     sources: &[SourceState],
     compact: bool,
-) -> Result<(Vec<SourceState>, Duration)> {
+) -> Result<Option<(Vec<SourceState>, Duration)>> {
     shared.create_table_dir(shape.meta.id)?;
     let inputs = sources
         .iter()
@@ -35,13 +37,24 @@ fn rewrite(
     let mut reader = Reader::new(inputs, shape.stored_layout(true), REWRITE_ROWS)?;
     let mut writer = RunWriter::new(shared, shape, compact);
     while let Some(rows) = reader.next()? {
+        if !is_wanted(shared, shape.meta.id, sources) {
+            return Ok(None);
+        }
         let batch = RecordBatch::try_new(Arc::clone(&shape.stored_schema), rows.columns)?;
         let keys = rows.keys.ok_or_else(|| Error::internal("a rewrite reads keys"))?;
         writer.write(&batch, &keys)?;
     }
     let done = writer.finish()?;
     shared.sync_table_dir(shape.meta.id)?;
-    Ok(done)
+    Ok(Some(done))
+}
+
+/// Whether the sources are still those of the table.
+fn is_wanted(shared: &Shared, table: TableId, sources: &[SourceState]) -> bool {
+    let root = shared.root.load();
+    let state = root.tables.get(&table);
+    !shared.closed.load(Ordering::Acquire)
+        && state.is_some_and(|now| sources.iter().all(|s| now.find_source(s.source.id()).is_some()))
 }
 
 /// What a rewrite puts in the place of what.
@@ -136,7 +149,7 @@ fn carry_deletes(
 
 /// Writes the sealed memtables of a table to segments; with `all`, the active one too.
 pub(super) fn flush(shared: &Arc<Shared>, table: TableId, all: bool) -> Result<()> {
-    let _one = shared.maintenance.lock();
+    let _one = shared.flushing.lock();
     if all {
         seal(shared, table)?;
     }
@@ -152,7 +165,9 @@ pub(super) fn flush(shared: &Arc<Shared>, table: TableId, all: bool) -> Result<(
     if state.memtables.len() < 2 {
         return Ok(());
     }
-    let (outputs, _) = rewrite(shared, &state.shape, &inputs, false)?;
+    let Some((outputs, _)) = rewrite(shared, &state.shape, &inputs, false)? else {
+        return shared.check_open();
+    };
     Replacement { table, inputs: &inputs, outputs, flushed_below: Some(active) }.install(shared)?;
     shared.flushed.notify_all();
     Ok(())
@@ -190,7 +205,9 @@ fn compact(
     if inputs.is_empty() {
         return Ok((0, Duration::ZERO));
     }
-    let (outputs, time) = rewrite(shared, &state.shape, &inputs, true)?;
+    let Some((outputs, time)) = rewrite(shared, &state.shape, &inputs, true)? else {
+        return shared.check_open().map(|()| (0, Duration::ZERO));
+    };
     let table = state.shape.meta.id;
     let done =
         Replacement { table, inputs: &inputs, outputs, flushed_below: None }.install(shared)?;
@@ -199,7 +216,7 @@ fn compact(
 
 /// Compacts every group of overlapping segments of a table and those with deleted rows.
 pub(super) fn compact_all(shared: &Arc<Shared>, table: TableId) -> Result<usize> {
-    let _one = shared.maintenance.lock();
+    let _one = shared.compacting.lock();
     let root = shared.root.load_full();
     let state = root.table(table)?;
     let mut count = 0;
@@ -215,7 +232,7 @@ pub(super) fn compact_all(shared: &Arc<Shared>, table: TableId) -> Result<usize>
 
 /// Writes every segment of a table anew, and with it its index.
 pub(super) fn retrain(shared: &Arc<Shared>, table: TableId) -> Result<(usize, Duration)> {
-    let _one = shared.maintenance.lock();
+    let _one = shared.compacting.lock();
     let root = shared.root.load_full();
     let state = root.table(table)?;
     let (mut count, mut total) = (0, Duration::ZERO);
@@ -321,7 +338,7 @@ fn deepest_refs(segments: &[&SourceState]) -> usize {
 
 /// Compacts once where a trigger asks for it. Says whether it did.
 pub(super) fn compact_step(shared: &Arc<Shared>) -> Result<bool> {
-    let _one = shared.maintenance.lock();
+    let _one = shared.compacting.lock();
     let root = shared.root.load_full();
     for state in root.tables.values() {
         if let Some(ids) = choose(shared, state) {

@@ -71,13 +71,15 @@ pub(crate) struct Shared {
     checkpointer: Mutex<Checkpointer>,
     next_segment: AtomicU64,
     next_table: AtomicU64,
-    /// Flushes and compactions run one at a time.
-    maintenance: Mutex<()>,
+    /// Flushes run one at a time.
+    flushing: Mutex<()>,
+    /// Compactions run one at a time.
+    compacting: Mutex<()>,
     /// Signalled after a flush: writers may have waited for room.
     flushed: Condvar,
     room: Mutex<()>,
-    /// Set when there may be work in the background.
-    work: Mutex<bool>,
+    /// What the threads in the background are asked to look at.
+    wanted: Mutex<background::Wanted>,
     wake: Condvar,
     closed: AtomicBool,
     /// Held as long as anything uses the files.
@@ -108,10 +110,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets the background thread look for work.
+    /// Lets the threads in the background look for work.
     fn wake_background(&self) {
-        *self.work.lock() = true;
-        self.wake.notify_one();
+        *self.wanted.lock() = background::Wanted::all();
+        self.wake.notify_all();
     }
 
     /// Waits while flushes are far behind: memory stays bounded.
@@ -190,11 +192,11 @@ pub struct Engine {
     handle: Arc<Handle>,
 }
 
-/// Stops the background thread with the last engine.
+/// Stops the background threads with the last engine.
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    background: Mutex<Option<std::thread::JoinHandle<()>>>,
+    background: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 impl Drop for Handle {
@@ -207,10 +209,10 @@ impl Handle {
     fn stop(&self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.wake_background();
-        if let Some(thread) = self.background.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the background thread panicked");
+        for thread in self.background.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a background thread panicked");
+            }
         }
         if let Err(e) = self.shared.collect_garbage() {
             tracing::warn!(error = %e, "files that are not needed any more could not be removed");
@@ -282,17 +284,18 @@ impl Engine {
             checkpointer: Mutex::new(Checkpointer::new(manifest, checkpointed)),
             next_segment,
             next_table,
-            maintenance: Mutex::new(()),
+            flushing: Mutex::new(()),
+            compacting: Mutex::new(()),
             flushed: Condvar::new(),
             room: Mutex::new(()),
-            work: Mutex::new(true),
+            wanted: Mutex::new(background::Wanted::all()),
             wake: Condvar::new(),
             closed: AtomicBool::new(false),
             _lock: Lock(lock),
             options,
         });
         let background =
-            if shared.options.background { Some(background::spawn(&shared)?) } else { None };
+            if shared.options.background { background::spawn(&shared)? } else { Vec::new() };
         Ok(Self { handle: Arc::new(Handle { shared, background: Mutex::new(background) }) })
     }
 

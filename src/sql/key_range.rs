@@ -15,17 +15,21 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::runtime::Handle;
 
 use super::context::{Description, StatementContext, fold};
 use super::error::{Error, Result};
 use super::key_filter::{KeyColumns, ValueSet, compare};
 use super::scan_exec::Reader;
-use super::{Rows, parameters};
+use super::{Rows, parameters, query};
 use crate::engine::{KeyKind, Snapshot, TableId, TableName, TableSnapshot};
 
 /// Batches that are read ahead of the one who asks.
 const READ_AHEAD: usize = 2;
+
+/// Rows that are read at once, before the first of them is asked for.
+const FEW_ROWS: u64 = 1024;
 
 /// A value that a statement compares with or limits by.
 #[derive(Debug, Clone)]
@@ -140,8 +144,9 @@ impl KeyStatement {
     }
 
     /// Runs it on `snapshot`, for every row of `values`; `None` where the table is not what it was recognised
-    /// on, or a value is one that DataFusion must judge.
-    pub(crate) fn run(
+    /// on, or a value is one that DataFusion must judge. A few rows are there when this returns: a point read is one visit of
+    /// another thread, and its rows leave with the head of the response.
+    pub(crate) async fn run(
         &self,
         context: &StatementContext,
         snapshot: &Snapshot,
@@ -159,46 +164,28 @@ impl KeyStatement {
             }
         }
         let schema = Arc::clone(&self.description.schema);
-        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
-        let sender = builder.tx();
         let runtime = context.database.runtime();
-        match &self.projection {
-            None => {
-                let schema = Arc::clone(&schema);
-                let work = move || {
-                    for request in requests {
-                        let mut rows = 0;
-                        for range in &request.ranges {
-                            rows += table.count(range)?;
-                        }
-                        let rows = i64::try_from(rows)
-                            .map_err(|_| Error::data("the count does not fit BIGINT"))?;
-                        let column = Arc::new(Int64Array::from(vec![rows]));
-                        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column])?;
-                        if sender.blocking_send(Ok(batch)).is_err() {
-                            break;
-                        }
-                    }
-                    Ok(())
-                };
-                builder.spawn_blocking_on(work, &runtime);
-            }
+        let (projection, reverse) = (self.projection.clone(), self.reverse);
+        let work = move || match projection {
+            None => count(&table, &requests, schema),
             Some(projection) => {
-                let reader =
-                    Reader::new(table, Arc::clone(&schema), projection.clone(), self.reverse);
-                let work = move || {
-                    for request in requests {
-                        let send = |batch| sender.blocking_send(Ok(batch)).is_ok();
-                        if !reader.read(&request.ranges, request.offset, request.limit, send)? {
-                            break;
-                        }
-                    }
-                    Ok(())
-                };
-                builder.spawn_blocking_on(work, &runtime);
+                let few = are_few(&table, &requests)?;
+                let reader = Reader::new(table, Arc::clone(&schema), projection, reverse);
+                if few {
+                    collect(&reader, &requests, schema)
+                } else {
+                    Ok(streamed(reader, requests, schema, &runtime))
+                }
             }
+        };
+        let rows = context.database.workers().run(work);
+        match context.settings.statement_timeout {
+            None => rows.await.map(Some),
+            Some(limit) => tokio::time::timeout(limit, rows)
+                .await
+                .unwrap_or_else(|_| Err(query::timed_out()))
+                .map(Some),
         }
-        Ok(Some(Rows { schema, stream: builder.build().map_err(Error::from).boxed() }))
     }
 
     /// What to read for one binding.
@@ -246,6 +233,63 @@ struct Request {
     ranges: Vec<crate::engine::KeyRange>,
     offset: u64,
     limit: Option<u64>,
+}
+
+/// Counts the rows of each request.
+fn count(table: &TableSnapshot, requests: &[Request], schema: SchemaRef) -> Result<Rows> {
+    let mut counts = Vec::with_capacity(requests.len());
+    for request in requests {
+        let mut rows = 0;
+        for range in &request.ranges {
+            rows += table.count(range)?;
+        }
+        counts.push(i64::try_from(rows).map_err(|_| Error::data("the count does not fit BIGINT"))?);
+    }
+    let column = Arc::new(Int64Array::from(counts));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column])?;
+    Ok(Rows { schema, stream: stream::iter([Ok(batch)]).boxed() })
+}
+
+/// Whether all rows of the requests are few enough to be read at once.
+fn are_few(table: &TableSnapshot, requests: &[Request]) -> Result<bool> {
+    let mut rows = 0;
+    for range in requests.iter().flat_map(|request| &request.ranges) {
+        rows += table.count(range)?;
+        if rows > FEW_ROWS {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads few rows.
+fn collect(reader: &Reader, requests: &[Request], schema: SchemaRef) -> Result<Rows> {
+    let mut batches = Vec::new();
+    for request in requests {
+        let keep = |batch| {
+            batches.push(Ok(batch));
+            true
+        };
+        reader.read(&request.ranges, request.offset, request.limit, keep)?;
+    }
+    Ok(Rows { schema, stream: stream::iter(batches).boxed() })
+}
+
+/// Reads rows as they are asked for, on a thread of their own.
+fn streamed(reader: Reader, requests: Vec<Request>, schema: SchemaRef, runtime: &Handle) -> Rows {
+    let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
+    let sender = builder.tx();
+    let work = move || {
+        for request in requests {
+            let send = |batch| sender.blocking_send(Ok(batch)).is_ok();
+            if !reader.read(&request.ranges, request.offset, request.limit, send)? {
+                break;
+            }
+        }
+        Ok(())
+    };
+    builder.spawn_blocking_on(work, runtime);
+    Rows { schema, stream: builder.build().map_err(Error::from).boxed() }
 }
 
 impl Operand {

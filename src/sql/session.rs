@@ -252,7 +252,7 @@ impl Session {
         }
         let context = self.context();
         if let Some(fast) = &statement.key_range
-            && let Some(rows) = fast.run(&context, snapshot, parameters)?
+            && let Some(rows) = fast.run(&context, snapshot, parameters).await?
         {
             return Ok(query::with_deadline(rows, &context));
         }

@@ -10,6 +10,7 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
 
+use super::plain;
 use super::writer::WriteOptions;
 use crate::engine::error::{Error, Result};
 
@@ -45,8 +46,13 @@ pub(super) fn writer_properties(
     let choices = choose(stored, options, sample)?;
     for (leaf, column) in descriptor.columns().iter().enumerate() {
         let path = column.path();
-        let key_position = key.iter().position(|k| *k == descriptor.get_column_root_idx(leaf));
-        let choice = choices.get(path).copied().unwrap_or_default();
+        let root = descriptor.get_column_root_idx(leaf);
+        let key_position = key.iter().position(|k| *k == root);
+        let fixed = plain::width(stored.field(root).data_type(), column).is_some();
+        let mut choice = choices.get(path).copied().unwrap_or_default();
+        // A load writes numbers as they lie in memory at several times the speed of LZ4: that pays only where next to
+        // nothing is left of them. Compaction compresses them.
+        choice.compress &= options.compact || !fixed || choice.saves_most;
         if key_position.is_some() {
             builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
         }
@@ -120,6 +126,8 @@ fn metadata(declared: &Schema, stored: &Schema, options: &WriteOptions) -> Resul
 #[derive(Debug, Clone, Copy, Default)]
 struct Choice {
     compress: bool,
+    /// Compressed, it has an eighth of its size.
+    saves_most: bool,
     dictionary: bool,
 }
 
@@ -135,7 +143,8 @@ fn choose(
         .iter()
         .map(|(path, size)| {
             let compress = size.compressed * 10 <= size.uncompressed * 7;
-            (path.clone(), Choice { compress, dictionary: false })
+            let saves_most = size.compressed * 8 <= size.uncompressed;
+            (path.clone(), Choice { compress, saves_most, dictionary: false })
         })
         .collect();
     if options.compact {
@@ -145,10 +154,8 @@ fn choose(
             };
             let kept = if choice.compress { plain.compressed } else { plain.uncompressed };
             if size.compressed * 10 <= kept * 8 {
-                *choice = Choice {
-                    dictionary: true,
-                    compress: size.compressed * 10 <= size.uncompressed * 7,
-                };
+                choice.dictionary = true;
+                choice.compress = size.compressed * 10 <= size.uncompressed * 7;
             }
         }
     }
