@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn a_damaged_page_is_not_plain() {
         let array: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]));
-        let bytes = file(&schema(&array, true), &[array.clone()], false);
+        let bytes = file(&schema(&array, true), std::slice::from_ref(&array), false);
         assert!(ours(&bytes).is_some());
         // Behind the magic number lies the page: none of its bytes but values may change unnoticed.
         for at in 4..25 {

@@ -33,7 +33,7 @@ pub(crate) struct RunWriter {
 
 #[derive(Debug)]
 enum State {
-    Inline(Encoder),
+    Inline(Box<Encoder>),
     Threaded {
         sender: SyncSender<Job>,
         thread: JoinHandle<Result<Written>>,
@@ -58,7 +58,7 @@ impl RunWriter {
             done: Vec::new(),
             train_time: Duration::ZERO,
         };
-        Self { state: State::Inline(encoder), row_count: 0 }
+        Self { state: State::Inline(Box::new(encoder)), row_count: 0 }
     }
 
     /// Appends rows, none before those that are there.
