@@ -178,20 +178,14 @@ impl VfsFile for OsFile {
 
 #[cfg(target_os = "linux")]
 fn start_write_back(file: &File, offset: u64, len: u64) {
-    use std::ffi::{c_int, c_uint};
     use std::os::fd::AsRawFd;
 
-    const SYNC_FILE_RANGE_WRITE: c_uint = 2;
-    unsafe extern "C" {
-        fn sync_file_range(fd: c_int, offset: i64, len: i64, flags: c_uint) -> c_int;
-    }
     let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
         return;
     };
-    // SAFETY: a system call of the C library (glibc and musl have it, with these types) that takes no
-    // pointer; the descriptor is open as long as `file` is borrowed.
+    // SAFETY: it takes no pointer, and the descriptor is open as long as `file` is borrowed.
     // The result is of no use: this is a hint, and an error of the disk shows up at the sync.
-    unsafe { sync_file_range(file.as_raw_fd(), offset, len, SYNC_FILE_RANGE_WRITE) };
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 #[cfg(not(target_os = "linux"))]
