@@ -47,8 +47,11 @@ fn run_all(runtime: &Runtime, client: &mut Client, text: &str) -> Result<(), Fai
     Ok(())
 }
 
+/// What the shell itself understands.
+const COMMANDS: &str = "\\d lists tables, \\d NAME describes one, \\q leaves";
+
 fn interactive(runtime: &Runtime, client: &mut Client, url: &str) -> Result<(), Failure> {
-    println!("Connected to {url}. Statements end with \";\", \\q leaves.");
+    println!("Connected to {url}. Statements end with \";\"; {COMMANDS}.");
     let mut editor = DefaultEditor::new()?;
     let history = history_file();
     if let Some(path) = &history {
@@ -62,15 +65,20 @@ fn interactive(runtime: &Runtime, client: &mut Client, url: &str) -> Result<(), 
             Ok(line) if is_blank(&pending) && matches!(line.trim(), "\\q" | "quit" | "exit") => {
                 break;
             }
+            Ok(line) if is_blank(&pending) && line.trim().starts_with('\\') => {
+                editor.add_history_entry(line.trim())?;
+                match shortcut(line.trim()) {
+                    Some(statement) => report(show(runtime, client, &statement)),
+                    None => eprintln!("error: no such command; {COMMANDS}"),
+                }
+            }
             Ok(line) => {
                 pending.push_str(&line);
                 pending.push('\n');
                 let (statements, rest) = split(&pending);
                 for statement in statements.iter().filter(|s| !is_blank(s)) {
                     editor.add_history_entry(format!("{};", statement.trim()))?;
-                    if let Err(e) = show(runtime, client, statement) {
-                        eprintln!("error: {e}");
-                    }
+                    report(show(runtime, client, statement));
                 }
                 pending = rest;
             }
@@ -85,6 +93,21 @@ fn interactive(runtime: &Runtime, client: &mut Client, url: &str) -> Result<(), 
         eprintln!("the history is not saved in {}: {e}", path.display());
     }
     Ok(())
+}
+
+/// The statement that a command stands for.
+fn shortcut(command: &str) -> Option<String> {
+    match command.split_once(char::is_whitespace) {
+        None if command == "\\d" => Some("SHOW TABLES".to_owned()),
+        Some(("\\d", table)) => Some(format!("DESCRIBE {}", table.trim())),
+        _ => None,
+    }
+}
+
+fn report(result: Result<(), Failure>) {
+    if let Err(e) = result {
+        eprintln!("error: {e}");
+    }
 }
 
 fn history_file() -> Option<PathBuf> {
@@ -190,6 +213,13 @@ mod tests {
         assert!(statements[1].ends_with("SELECT /* ; **/ 2"));
         assert_eq!(rest, "\nSELECT 3");
         assert_eq!(split("SELECT 'a;").0.len(), 0, "an open text");
+    }
+
+    #[test]
+    fn commands_stand_for_statements() {
+        assert_eq!(shortcut("\\d").as_deref(), Some("SHOW TABLES"));
+        assert_eq!(shortcut("\\d  \"My table\"").as_deref(), Some("DESCRIBE \"My table\""));
+        assert_eq!(shortcut("\\x"), None);
     }
 
     #[test]

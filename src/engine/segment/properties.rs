@@ -53,7 +53,7 @@ pub(super) fn writer_properties(
         // A load writes numbers as they lie in memory at several times the speed of LZ4: that pays only where next to
         // nothing is left of them. Compaction compresses them.
         choice.compress &= options.compact || !fixed || choice.saves_most;
-        if key_position.is_some() {
+        if key_position == Some(0) || (options.compact && key_position.is_some()) {
             builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
         }
         let ordered = options.compact

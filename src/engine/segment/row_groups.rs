@@ -9,7 +9,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding};
 use parquet::errors::Result;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnDescPtr;
 
@@ -59,12 +59,12 @@ impl RowGroups {
                     .filter(|(leaf, _)| descriptor.get_column_root_idx(*leaf) == i)
                     .map(|(_, column)| column)
                     .collect();
+                let ascending = key.first() == Some(&i);
                 if let [leaf] = leaves.as_slice()
                     && let Some(width) = plain::width(schema.field(i).data_type(), leaf)
-                    && is_plain(&properties, leaf)
+                    && is_plain(&properties, leaf, ascending)
                 {
-                    let descriptor = Arc::clone(leaf);
-                    return Column::Plain { descriptor, width, ascending: key.first() == Some(&i) };
+                    return Column::Plain { descriptor: Arc::clone(leaf), width, ascending };
                 }
                 Column::General { leaves: leaves.len() }
             })
@@ -144,9 +144,11 @@ impl RowGroups {
     }
 }
 
-fn is_plain(properties: &WriterProperties, column: &ColumnDescPtr) -> bool {
+/// Whether a column has no encoding, no compression, and no statistics but those that its order gives.
+fn is_plain(properties: &WriterProperties, column: &ColumnDescPtr, ascending: bool) -> bool {
     let path = column.path();
     properties.compression(path) == Compression::UNCOMPRESSED
         && !properties.dictionary_enabled(path)
         && properties.encoding(path).is_none_or(|encoding| encoding == Encoding::PLAIN)
+        && (ascending || properties.statistics_enabled(path) == EnabledStatistics::None)
 }

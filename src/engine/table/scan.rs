@@ -18,7 +18,7 @@ pub struct Scan {
     layout: Layout,
     batch_rows: usize,
     reverse: bool,
-    /// What is left to read. Pieces are taken from the front, or from the back when `reverse`.
+    /// What is left to read, the next piece last.
     plan: Plan,
     row_count: u64,
     reader: Option<Reader>,
@@ -37,6 +37,9 @@ impl Scan {
         if limit < total {
             let first = if request.reverse { total - offset - limit } else { offset };
             plan.window(first, limit, layout.repeats)?;
+        }
+        if !request.reverse {
+            plan.pieces.reverse();
         }
         Ok(Self {
             schema,
@@ -73,10 +76,7 @@ impl Scan {
                 }
                 self.reader = None;
             }
-            if self.plan.pieces.is_empty() {
-                return Ok(None);
-            }
-            let piece = self.plan.pieces.remove(0);
+            let Some(piece) = self.plan.pieces.pop() else { return Ok(None) };
             self.reader = Some(Reader::new(piece.inputs, self.layout.clone(), self.batch_rows)?);
         }
     }

@@ -2,6 +2,7 @@
 //! published in order, acknowledged.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
@@ -593,24 +594,35 @@ pub(crate) fn added_segment(state: &SourceState) -> Option<AddedSegment> {
     Some(AddedSegment { meta: file.segment.meta().clone(), deleted: state.deleted.to_bitmap() })
 }
 
+/// Cuts ascending positions of a source into stretches that lie near each other, each within one block of it.
+fn stretches<'a>(
+    source: &'a Source,
+    positions: &'a [u32],
+) -> impl Iterator<Item = (Range<u64>, &'a [u32])> {
+    const WINDOW: u64 = 16 * 1024;
+    let mut rest = positions;
+    std::iter::from_fn(move || {
+        let first = u64::from(*rest.first()?);
+        let end = (first + WINDOW).min(source.block(first).end);
+        let (stretch, after) = rest.split_at(rest.partition_point(|p| u64::from(*p) < end));
+        rest = after;
+        Some((first..u64::from(*stretch.last()?) + 1, stretch))
+    })
+}
+
 /// The keys at ascending positions of a source.
 pub(crate) fn keys_at(source: &Source, positions: &[u32]) -> Result<KeyColumn> {
-    const WINDOW: u32 = 16 * 1024;
     if let Source::Run(run) = source {
         return run.keys.take(positions);
     }
     let mut keys: Option<KeyBuilder> = None;
-    let mut start = 0;
-    while start < positions.len() {
-        let first = positions[start];
-        let end = start + positions[start..].partition_point(|p| *p < first.saturating_add(WINDOW));
-        let window = source.keys(u64::from(first)..u64::from(positions[end - 1]) + 1)?;
+    for (rows, stretch) in stretches(source, positions) {
+        let window = source.keys(rows.clone())?;
         let keys = keys.get_or_insert_with(|| KeyBuilder::like(&window));
-        for position in &positions[start..end] {
-            let at = (position - first) as usize;
+        for position in stretch {
+            let at = (u64::from(*position) - rows.start) as usize;
             keys.extend(&window, at..at + 1);
         }
-        start = end;
     }
     Ok(keys.map_or(KeyColumn::U64(Vec::new()), KeyBuilder::finish))
 }
@@ -621,13 +633,16 @@ pub(crate) fn row_ids_at(
     source: &Source,
     positions: &[u32],
 ) -> Result<Vec<u64>> {
+    let mut row_ids = Vec::new();
     if !shape.meta.has_row_id() {
-        return Ok(Vec::new());
+        return Ok(row_ids);
     }
-    positions
-        .iter()
-        .map(|p| Ok(source.row_ids(u64::from(*p)..u64::from(*p) + 1)?.value(0)))
-        .collect()
+    row_ids.reserve(positions.len());
+    for (rows, stretch) in stretches(source, positions) {
+        let window = source.row_ids(rows.clone())?;
+        row_ids.extend(stretch.iter().map(|p| window.value((u64::from(*p) - rows.start) as usize)));
+    }
+    Ok(row_ids)
 }
 
 /// Where rows lie now whose source is gone, because compaction or a flush moved them. A row that is not

@@ -144,11 +144,10 @@ fn exists(state: &TableState, keys: &KeyColumn, found: &[Found]) -> Error {
 
 /// Deletes the rows that were found.
 fn replace(state: &mut TableState, found: &[Found]) -> u64 {
+    let ids: Vec<SourceId> = state.sources().map(|s| s.source.id()).collect();
     let mut by_source: BTreeMap<SourceId, Vec<u32>> = BTreeMap::new();
     for row in found {
-        if let Some(source) = state.source_at(row.ordinal) {
-            by_source.entry(source.source.id()).or_default().push(row.position);
-        }
+        by_source.entry(ids[row.ordinal as usize]).or_default().push(row.position);
     }
     by_source.into_iter().filter_map(|(id, positions)| state.delete(id, positions)).sum()
 }

@@ -88,12 +88,17 @@ impl RunWriter {
         }
     }
 
-    /// Completes the last segment. The segments are durable once their directory is synced.
-    pub(crate) fn finish(mut self) -> Result<Written> {
+    /// Says that there are no more rows: the last segment is completed meanwhile.
+    pub(crate) fn close(&mut self) {
         if let State::Threaded { sender, .. } = &self.state {
-            // Where it has ended already, joining says why.
+            // Where it has ended already, `finish` says why.
             let _ = sender.send(Job::Finish);
         }
+    }
+
+    /// Completes the last segment. The segments are durable once their directory is synced.
+    pub(crate) fn finish(mut self) -> Result<Written> {
+        self.close();
         self.take()
     }
 
