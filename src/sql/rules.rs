@@ -1,4 +1,4 @@
-//! Physical rules of our own: LIMIT and OFFSET in key order become positions.
+//! Physical rules of our own: LIMIT and OFFSET in key order become positions, joins give way.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -59,6 +60,38 @@ impl PhysicalOptimizerRule for KeyPositions {
     }
 }
 
+/// A join may make rows without end of the few batches that it has read, and so never come to a point where its task
+/// yields: such a query could not be stopped, and none beside it would run. DataFusion lets scans and exchanges yield;
+/// this rule lets joins yield too.
+#[derive(Debug, Default)]
+pub(crate) struct YieldingJoins;
+
+impl PhysicalOptimizerRule for YieldingJoins {
+    fn name(&self) -> &str {
+        "YieldingJoins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|plan| {
+            // Nothing but joins, unions and recursion has several inputs, and yielding costs next to nothing.
+            Ok(if plan.children().len() > 1 {
+                Transformed::yes(Arc::new(CooperativeExec::new(plan)) as _)
+            } else {
+                Transformed::no(plan)
+            })
+        })
+        .data()
+    }
+}
+
 /// The plan with skip and fetch in its scan, where only projections lie between.
 fn positions(
     plan: &Arc<dyn ExecutionPlan>,
@@ -95,4 +128,34 @@ fn through_projections(
         return Ok(Some(replace_children_if_necessary(Arc::clone(plan), vec![input])?));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::execution::session_state::SessionStateBuilder;
+    use datafusion::physical_plan::displayable;
+    use datafusion::prelude::SessionContext;
+
+    #[tokio::test]
+    async fn every_join_gives_way() {
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_physical_optimizer_rule(Arc::new(YieldingJoins))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        for (condition, join) in [
+            ("a.x = b.x", "HashJoinExec"),
+            ("a.x * b.x > 3", "NestedLoopJoinExec"),
+            ("true", "CrossJoinExec"),
+        ] {
+            let sql = format!(
+                "SELECT a.x, b.x FROM (VALUES (1), (2)) a (x) JOIN (VALUES (1)) b (x) ON {condition}"
+            );
+            let plan = context.sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
+            let text = displayable(plan.as_ref()).indent(false).to_string();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            let at = lines.iter().position(|line| line.starts_with(join)).expect(&text);
+            assert_eq!(lines[at - 1], "CooperativeExec", "{text}");
+        }
+    }
 }

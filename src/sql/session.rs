@@ -21,7 +21,7 @@ use super::error::{Error, ErrorKind, Result};
 use super::key_range::KeyStatement;
 use super::parse::{self, Statement};
 use super::prepared::Prepared;
-use super::rules::KeyPositions;
+use super::rules::{KeyPositions, YieldingJoins};
 use super::settings::Settings;
 use super::types::UTC;
 use super::workers::Workers;
@@ -165,6 +165,8 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let place = rules.iter().position(|r| r.name() == "EnsureCooperative").unwrap_or(rules.len());
     rules.insert(place, Arc::new(KeyPositions));
+    // Last: what DataFusion finds in need of yielding, it finds without this one.
+    rules.push(Arc::new(YieldingJoins));
     rules
 }
 
