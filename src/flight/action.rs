@@ -170,7 +170,11 @@ fn set_options(call: &Call, request: proto::SetSessionOptionsRequest) -> Vec<u8>
             {
                 continue;
             }
-            ("schema", Some(OptionValue::StringValue(name))) if name == DEFAULT_SCHEMA => continue,
+            ("schema", Some(OptionValue::StringValue(name)))
+                if call.session.sql.set_option("search_path", &name).is_ok() =>
+            {
+                continue;
+            }
             (NATIVE_TYPES | "catalog" | "schema", _) => ErrorValue::InvalidValue,
             _ => ErrorValue::InvalidName,
         };

@@ -9,7 +9,7 @@ use tonic::Status;
 use super::encode::schema_message;
 use super::kept::Batches;
 use super::proto;
-use super::service::{State, refuse_transaction, wire_schema};
+use super::service::{State, parameter_schema, refuse_transaction, wire_schema};
 use super::session::Call;
 use super::statement::Bound;
 use super::{status, ticket};
@@ -35,7 +35,8 @@ impl State {
             prepared_statement_handle: handle.encode_to_vec(),
             // Clients that do not know `is_update` take a missing schema for an update.
             dataset_schema: if returns_rows { schema_message(&schema)?.into() } else { Vec::new() },
-            parameter_schema: schema_message(&prepared.parameters())?.into(),
+            parameter_schema: schema_message(&parameter_schema(call, &prepared.parameters()))?
+                .into(),
             is_update: Some(!returns_rows),
         })
     }

@@ -13,7 +13,7 @@ use super::service::{Asked, State, asked, refuse_transaction, unsupported};
 use super::session::Call;
 use super::statement::count_of;
 use super::{ingest, status};
-use crate::sql::StatementKind;
+use crate::sql::{Outcome, StatementKind};
 
 /// What parameters of one statement may take when uncompressed, in bytes.
 const MAX_PARAMETER_BYTES: u64 = 256 << 20;
@@ -69,7 +69,7 @@ pub(super) async fn put(
             refuse_transaction(command.transaction_id.as_deref())?;
             let outcome =
                 call.session.sql.execute_script(&command.query).await.map_err(status::from_sql)?;
-            update_result(count_of(&outcome))
+            update_result(affected(call, &outcome))
         }
         Asked::Command(Command::CommandPreparedStatementUpdate(command)) => {
             let parameters = parameters(&mut incoming).await?;
@@ -91,6 +91,13 @@ fn update_result(record_count: i64) -> PutResult {
     PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() }
 }
 
+/// The count that an update answers. The JDBC driver takes -1 for "there are rows to fetch", and fetching would run the
+/// statement a second time: it gets 0 where there is none to tell.
+fn affected(call: &Call, outcome: &Outcome) -> i64 {
+    let count = count_of(outcome);
+    if call.from_java { count.max(0) } else { count }
+}
+
 /// Runs a prepared statement as an update.
 async fn update(call: &Call, sql: &str, parameters: Option<&RecordBatch>) -> Result<i64, Status> {
     let session = &call.session.sql;
@@ -101,7 +108,7 @@ async fn update(call: &Call, sql: &str, parameters: Option<&RecordBatch>) -> Res
         ));
     }
     let outcome = session.execute(&prepared, parameters).await.map_err(status::from_sql)?;
-    Ok(count_of(&outcome))
+    Ok(affected(call, &outcome))
 }
 
 /// The parameters of a stream as one batch; none where it has no schema.

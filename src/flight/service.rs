@@ -317,9 +317,19 @@ pub(super) fn wire_schema(
 ) -> arrow::datatypes::SchemaRef {
     if call.session.native_types() {
         wire_type::native_schema(schema)
+    } else if call.from_java {
+        wire_type::java_schema(schema)
     } else {
         wire_type::schema(schema)
     }
+}
+
+/// The parameters of a statement as its client is told of them.
+pub(super) fn parameter_schema(
+    call: &Call,
+    parameters: &arrow::datatypes::SchemaRef,
+) -> arrow::datatypes::SchemaRef {
+    if call.from_java { wire_type::java_parameters(parameters) } else { Arc::clone(parameters) }
 }
 
 type ResponseStream<T> = BoxStream<'static, Result<T, Status>>;

@@ -44,6 +44,8 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) session: Arc<Session>,
+    /// The client is one of Arrow's in Java, such as the JDBC driver.
+    pub(crate) from_java: bool,
     cookie: Option<String>,
 }
 
@@ -97,6 +99,7 @@ impl Sessions {
         extensions: &Extensions,
     ) -> Result<Call, Status> {
         let named = token(metadata).or_else(|| cookie(metadata));
+        let from_java = is_java(metadata);
         let connection = extensions.get::<Connection>().map(|c| c.id);
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -104,7 +107,7 @@ impl Sessions {
         if let Some(entry) = known.and_then(|id| inner.by_id.get_mut(&id)) {
             entry.last_used = now;
             entry.named |= named.is_some();
-            return Ok(Call { session: Arc::clone(&entry.session), cookie: None });
+            return Ok(Call { session: Arc::clone(&entry.session), from_java, cookie: None });
         }
         // An id that is not known any more (a restart, idleness) names a new session from here on.
         let id = known.unwrap_or_else(Uuid::new_v4);
@@ -113,7 +116,7 @@ impl Sessions {
             inner.by_connection.insert(connection, id);
         }
         let cookie = named.is_none().then(|| format!("{COOKIE}={id}; Path=/; HttpOnly"));
-        Ok(Call { session, cookie })
+        Ok(Call { session, from_java, cookie })
     }
 
     /// A new session for a handshake, and the token that names it.
@@ -191,6 +194,12 @@ impl Inner {
         self.by_id.remove(&id);
         self.by_connection.retain(|_, of| *of != id);
     }
+}
+
+/// Whether grpc-java speaks: the user agent ends in its name and version, whatever a client puts before it.
+fn is_java(metadata: &MetadataMap) -> bool {
+    let agent = metadata.get("user-agent").and_then(|v| v.to_str().ok());
+    agent.is_some_and(|agent| agent.contains("grpc-java"))
 }
 
 fn token(metadata: &MetadataMap) -> Option<Uuid> {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
 /// Prefix of the field metadata that Flight SQL defines.
 pub(crate) const METADATA_PREFIX: &str = "ARROW:FLIGHT:SQL:";
@@ -19,6 +19,50 @@ pub(crate) fn schema(schema: &Schema) -> SchemaRef {
 pub(crate) fn native_schema(schema: &Schema) -> SchemaRef {
     let fields: Fields = schema.fields().iter().map(describe).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// [`schema`] for a client in Java. Its drivers read unsigned numbers as signed ones of the same width, so that 255 would be
+/// -1: they leave in the next wider type.
+pub(crate) fn java_schema(schema: &Schema) -> SchemaRef {
+    let fields: Fields = schema
+        .fields()
+        .iter()
+        .map(|f| {
+            let f = field(f);
+            let wider = match f.data_type() {
+                DataType::UInt8 => DataType::Int16,
+                DataType::UInt16 => DataType::Int32,
+                DataType::UInt32 => DataType::Int64,
+                DataType::UInt64 => DataType::Decimal128(20, 0),
+                _ => return describe(&f),
+            };
+            describe(&Arc::new(f.as_ref().clone().with_data_type(wider)))
+        })
+        .collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// Parameters as a client in Java is told of them. Its drivers put the milliseconds of a java.sql.Timestamp or Time into a
+/// vector of the announced type as they are, whatever unit that has, so the unit must be the millisecond; values are cast
+/// to the parameter's own type when they are bound.
+pub(crate) fn java_parameters(parameters: &Schema) -> SchemaRef {
+    let fields: Fields = parameters
+        .fields()
+        .iter()
+        .map(|f| {
+            let data_type = match f.data_type() {
+                DataType::Time32(_) | DataType::Time64(_) => {
+                    DataType::Time32(TimeUnit::Millisecond)
+                }
+                DataType::Timestamp(_, zone) => {
+                    DataType::Timestamp(TimeUnit::Millisecond, zone.clone())
+                }
+                other => data_type(other),
+            };
+            Arc::new(f.as_ref().clone().with_data_type(data_type))
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
 }
 
 fn field(f: &FieldRef) -> FieldRef {

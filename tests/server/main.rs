@@ -3,6 +3,7 @@
 mod fixture;
 mod hostile;
 mod ingest;
+mod java;
 mod metadata;
 mod statements;
 mod streams;

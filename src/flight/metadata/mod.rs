@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_flight::sql::metadata::{SqlInfoDataBuilder, XdbcTypeInfoDataBuilder};
+use arrow_flight::sql::metadata::XdbcTypeInfoDataBuilder;
 use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTables};
 use tonic::Status;
 
@@ -71,7 +71,7 @@ pub(super) fn schema(command: &Command) -> Option<SchemaRef> {
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)
         | Command::CommandGetCrossReference(_) => Arc::clone(&FOREIGN_KEYS),
-        Command::CommandGetSqlInfo(_) => Arc::new(SqlInfoDataBuilder::schema().clone()),
+        Command::CommandGetSqlInfo(_) => Arc::clone(&sql_info::SCHEMA),
         Command::CommandGetXdbcTypeInfo(_) => XdbcTypeInfoDataBuilder::new().schema(),
         _ => return None,
     })
@@ -192,24 +192,40 @@ async fn view_schema(name: &TableName, sql: &str, session: &Session) -> SchemaRe
     }
 }
 
-/// The columns of a table, each with the name of the table that it belongs to.
+/// The columns of a table, each with the name of the table that it belongs to and what JDBC tells of columns.
 fn with_origin(name: &TableName, schema: &Schema) -> Schema {
     let fields: Vec<Field> = schema
         .fields()
         .iter()
         .map(|f| {
             let mut metadata = f.metadata().clone();
-            for (key, value) in [
-                ("CATALOG_NAME", CATALOG),
-                ("SCHEMA_NAME", &name.schema),
-                ("TABLE_NAME", &name.name),
-            ] {
+            let mut put = |key: &str, value: &str| {
                 metadata.insert(format!("{}{key}", wire_type::METADATA_PREFIX), value.to_owned());
+            };
+            put("CATALOG_NAME", CATALOG);
+            put("SCHEMA_NAME", &name.schema);
+            put("TABLE_NAME", &name.name);
+            put("IS_AUTO_INCREMENT", "0");
+            if let Some(size) = column_size(f.data_type()) {
+                put("PRECISION", &size.to_string());
             }
             f.as_ref().clone().with_metadata(metadata)
         })
         .collect();
     Schema::new(fields)
+}
+
+/// The size of a column where clients would make one up or have none: bytes of text and binary (not limited), decimal digits
+/// that a float keeps.
+fn column_size(data_type: &DataType) -> Option<i32> {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary => {
+            Some(i32::MAX)
+        }
+        DataType::Float32 => Some(f32::DIGITS as i32),
+        DataType::Float64 => Some(f64::DIGITS as i32),
+        _ => None,
+    }
 }
 
 fn primary_keys(

@@ -2,23 +2,97 @@
 //! define and on values of other types than it says, so each value is typed here by hand.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::RecordBatch;
-use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
+use arrow::array::{Array, AsArray, BooleanArray, MapArray, RecordBatch, StructArray, UnionArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, UInt32Type};
+use arrow::error::ArrowError;
+use arrow_flight::sql::metadata::SqlInfoDataBuilder;
 use arrow_flight::sql::{
     SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity,
     SqlSupportedTransaction, SqlSupportsConvert, SqlTransactionIsolationLevel,
 };
 use tonic::Status;
 
-static DATA: LazyLock<Result<SqlInfoData, String>> =
-    LazyLock::new(|| builder().build().map_err(|e| e.to_string()));
+use crate::flight::status;
+
+static DATA: LazyLock<Result<RecordBatch, String>> = LazyLock::new(|| {
+    let data = builder().build().map_err(|e| e.to_string())?;
+    let batch = data.record_batch([]).map_err(|e| e.to_string())?;
+    with_named_entries(&batch).map_err(|e| e.to_string())
+});
+
+/// The union's child for maps.
+const MAP: i8 = 5;
+
+/// The crate's schema with the entries of its map named as Arrow names them: Java finds them by name.
+pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let fields = SqlInfoDataBuilder::schema().fields();
+    let value = match fields[1].data_type() {
+        DataType::Union(children, mode) => {
+            let children = children.iter().map(|(id, child)| {
+                let child = Arc::clone(child);
+                (id, if id == MAP { Arc::new(named_entries(&child)) } else { child })
+            });
+            DataType::Union(children.collect(), *mode)
+        }
+        other => other.clone(),
+    };
+    Arc::new(Schema::new(vec![fields[0].as_ref().clone(), with_type(&fields[1], value)]))
+});
+
+fn with_type(field: &Field, data_type: DataType) -> Field {
+    field.clone().with_data_type(data_type)
+}
+
+fn named_entries(map: &Field) -> Field {
+    let DataType::Map(entries, sorted) = map.data_type() else { return map.clone() };
+    let DataType::Struct(columns) = entries.data_type() else { return map.clone() };
+    let columns: Fields = columns
+        .iter()
+        .zip(["key", "value"])
+        .map(|(column, name)| column.as_ref().clone().with_name(name))
+        .collect();
+    let entries = Arc::new(with_type(entries, DataType::Struct(columns)));
+    with_type(map, DataType::Map(entries, *sorted))
+}
+
+/// The crate's rows in [`SCHEMA`].
+fn with_named_entries(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let DataType::Union(fields, _) = SCHEMA.field(1).data_type() else {
+        return Err(ArrowError::SchemaError("the values are no union".to_owned()));
+    };
+    let (_, ids, offsets, mut children) = batch.column(1).as_union().clone().into_parts();
+    for ((_, field), child) in fields.iter().zip(&mut children) {
+        if let DataType::Map(entries, sorted) = field.data_type()
+            && let DataType::Struct(columns) = entries.data_type()
+        {
+            let map = child.as_map();
+            let rows =
+                StructArray::try_new(columns.clone(), map.entries().columns().to_vec(), None)?;
+            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+            *child = Arc::new(MapArray::try_new(entries.clone(), offsets, rows, nulls, *sorted)?);
+        }
+    }
+    let values = UnionArray::try_new(fields.clone(), ids, offsets, children)?;
+    RecordBatch::try_new(SCHEMA.clone(), vec![batch.column(0).clone(), Arc::new(values)])
+}
 
 /// The rows of the codes asked for; of all for none.
 pub(super) fn rows(codes: &[u32]) -> Result<RecordBatch, Status> {
     let data = DATA.as_ref().map_err(|e| Status::internal(format!("SqlInfo: {e}")))?;
-    data.record_batch(codes.iter().copied()).map_err(|e| Status::internal(format!("SqlInfo: {e}")))
+    if codes.is_empty() {
+        return Ok(data.clone());
+    }
+    let wanted: BooleanArray = data
+        .column(0)
+        .as_primitive::<UInt32Type>()
+        .values()
+        .iter()
+        .map(|code| Some(codes.contains(code)))
+        .collect();
+    filter_record_batch(data, &wanted).map_err(status::from_arrow)
 }
 
 fn builder() -> SqlInfoDataBuilder {
@@ -89,9 +163,11 @@ fn support(b: &mut SqlInfoDataBuilder) {
     b.append(SqlInfo::SqlSupportedGrammar, 0b11_i32);
     b.append(SqlInfo::SqlAnsi92SupportedLevel, 0b1_i32);
     b.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
+    // A bit for each level.
     b.append(
         SqlInfo::SqlOuterJoinsSupportLevel,
-        SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32,
+        1_i32 << SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32
+            | 1_i32 << SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32,
     );
     b.append(SqlInfo::SqlSchemasSupportedActions, 0_i32);
     b.append(SqlInfo::SqlCatalogsSupportedActions, 0_i32);
@@ -102,8 +178,9 @@ fn support(b: &mut SqlInfoDataBuilder) {
     b.append(SqlInfo::SqlCorrelatedSubqueriesSupported, true);
     b.append(SqlInfo::SqlSupportedUnions, 0b11_i32);
     b.append(
+        // The one ordinal that JDBC and ODBC read as an int64.
         SqlInfo::SqlDefaultTransactionIsolation,
-        SqlTransactionIsolationLevel::SqlTransactionNone as i32,
+        SqlTransactionIsolationLevel::SqlTransactionNone as i64,
     );
     b.append(SqlInfo::SqlTransactionsSupported, false);
     b.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, 0b1_i32);
@@ -205,8 +282,8 @@ const KEYWORDS: &[&str] = &[
 ];
 const NUMERIC: &[&str] = &[
     "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "cot", "degrees", "exp", "floor", "ln",
-    "log", "log10", "log2", "mod", "pi", "power", "radians", "random", "round", "sign", "sin",
-    "sqrt", "tan", "trunc",
+    "log", "log10", "log2", "pi", "power", "radians", "random", "round", "signum", "sin", "sqrt",
+    "tan", "trunc",
 ];
 const STRING: &[&str] = &[
     "ascii",
@@ -249,7 +326,6 @@ const DATETIME: &[&str] = &[
     "date_bin",
     "date_part",
     "date_trunc",
-    "extract",
     "now",
     "to_date",
     "to_timestamp",
@@ -258,8 +334,6 @@ const DATETIME: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::AsArray;
-    use arrow::datatypes::UInt32Type;
 
     #[test]
     fn every_code_has_the_type_that_the_protocol_says() {
@@ -283,12 +357,11 @@ mod tests {
                 | 533..=535
                 | 538
                 | 540
-                | 562
                 | 564
                 | 567..=571 => 3,
                 508..=512 => 4,
                 517 => 5,
-                541..=555 | 557..=561 => 2,
+                541..=555 | 557..=562 => 2,
                 _ => 1,
             };
             assert_eq!(values.type_id(row), expected, "{info:?}");
