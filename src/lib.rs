@@ -11,3 +11,8 @@ pub mod flight;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod sql;
+
+/// The page's snippets in Rust are compiled by the documentation tests.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/clients.md")]
+mod clients_page {}

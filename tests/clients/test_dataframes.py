@@ -2,6 +2,7 @@
 
 import datetime
 
+import duckdb
 import pandas as pd
 import polars as pl
 import pytest
@@ -87,3 +88,21 @@ def test_polars_reads_with_parameters_and_in_batches(con, table):
     assert got["id"].to_list() == [0, 1, 2]
     batches = pl.read_database(f"SELECT id FROM {table}", con, iter_batches=True, batch_size=10_000)
     assert sum(len(b) for b in batches) == 100_000
+
+
+def test_polars_by_uri(server, table):
+    """polars finds the driver by the scheme of the URI, and knows no other scheme for it."""
+    uri = f"flightsql://127.0.0.1:{server.port}?transport=tcp"
+    frame = pl.DataFrame({"id": [1, 2], "name": ["a", None]})
+    assert frame.write_database(table, uri, engine="adbc") == 2
+    assert pl.read_database_uri(f"SELECT * FROM {table} ORDER BY id", uri, engine="adbc").equals(frame)
+
+
+def test_duckdb_reads_and_writes_arrow_streams(cur, table):
+    """Without an extension: its queries read an ADBC cursor's stream, and a load takes a stream of its rows."""
+    duck = duckdb.connect()
+    made = duck.sql("SELECT range AS id, range % 10 AS part FROM range(100000)").to_arrow_reader(10_000)
+    assert cur.adbc_ingest(table, made, mode="create") == 100_000
+    cur.execute(f"SELECT * FROM {table} WHERE id >= 50000")
+    stream = cur.fetch_record_batch()
+    assert duck.sql("SELECT part, count(*) FROM stream GROUP BY part ORDER BY part LIMIT 2").fetchall() == [(0, 5000), (1, 5000)]

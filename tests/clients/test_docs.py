@@ -7,10 +7,14 @@ import pytest
 from omendb_server import ROOT
 
 
+def blocks(page: str, language: str):
+    """The blocks of code of a page in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
 def statements(page: str):
     """The statements of a page's ```sql blocks."""
-    text = (ROOT / page).read_text()
-    for block in re.findall(r"```sql\n(.*?)```", text, re.S):
+    for block in blocks(page, "sql"):
         for statement in re.sub(r"--.*", "", block).split(";"):
             if statement.strip():
                 yield statement.strip()
@@ -27,3 +31,10 @@ def test_every_statement_of_the_page_runs(own_server, page):
                 cur.fetchall()
             except Exception as error:
                 raise AssertionError(f"{page}: {statement}") from error
+
+
+@pytest.mark.parametrize("number", range(len(blocks("docs/clients.md", "python"))))
+def test_every_python_snippet_of_the_clients_page_runs(own_server, number):
+    code = blocks("docs/clients.md", "python")[number]
+    assert "127.0.0.1:50051" in code
+    exec(compile(code.replace("127.0.0.1:50051", f"127.0.0.1:{own_server.port}"), "docs/clients.md", "exec"), {})
