@@ -13,6 +13,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
+use arrow::array::ArrayRef;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::error::{Error, Result};
@@ -23,8 +24,10 @@ use super::id::{FieldId, SegmentId};
 pub enum CachePart {
     /// Footer of the Parquet file and checksums of its blocks.
     Footer,
-    /// Keys and their model.
+    /// What finds keys: model or fences.
     Keys,
+    /// A chunk of the keys themselves.
+    KeyChunk(u32),
     /// A decoded column of one row group.
     Column {
         /// The row group.
@@ -43,7 +46,18 @@ pub struct CacheKey {
     pub part: CachePart,
 }
 
-type Value = Arc<dyn Any + Send + Sync>;
+/// A value that the cache can hold.
+pub trait Cached: Any + Send + Sync {
+    /// Uses that did not pass through the cache, since this was last asked: of who keeps a way of its own to
+    /// the value. Dropping the value is how the cache says that this way must end.
+    fn take_uses(&self) -> u8 {
+        0
+    }
+}
+
+impl Cached for ArrayRef {}
+
+type Value = Arc<dyn Cached>;
 type Shard = RwLock<HashMap<CacheKey, Slot, BuildHasherDefault<KeyHasher>>>;
 
 /// Hashes a few small numbers that no client chooses: every look-up of a key passes here.
@@ -81,27 +95,25 @@ const MAX_USES: u8 = 3;
 const PROMOTED_USES: u8 = 2;
 const SHARD_COUNT: usize = 16;
 
-#[derive(Debug)]
 struct Entry {
     value: Value,
     bytes: usize,
     uses: AtomicU8,
 }
 
-#[derive(Debug)]
 enum Slot {
     Ready(Entry),
     Loading(Arc<Flight>),
 }
 
 /// A load under way: whoever misses the same entry waits here instead of reading it again.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Flight {
     state: Mutex<FlightState>,
     done: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum FlightState {
     #[default]
     Pending,
@@ -148,14 +160,13 @@ pub struct CacheStats {
     pub used_bytes: usize,
     /// Bytes it may hold.
     pub budget_bytes: usize,
-    /// Look-ups that found their entry.
+    /// Look-ups that found their entry. Keys in memory are found without one.
     pub hit_count: u64,
     /// Look-ups that had to load it.
     pub miss_count: u64,
 }
 
 /// A cache of immutable values, evicted by use; one scan does not push out what is used often.
-#[derive(Debug)]
 pub struct Cache {
     budget_bytes: usize,
     used_bytes: AtomicUsize,
@@ -164,6 +175,20 @@ pub struct Cache {
     shards: [Shard; SHARD_COUNT],
     /// Locked before a shard, never after.
     queues: Mutex<Queues>,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cache").field(&self.stats()).finish()
+    }
+}
+
+/// The value as what its key says it is.
+fn downcast<T: Cached>(value: Value) -> Result<Arc<T>> {
+    let value: Arc<dyn Any + Send + Sync> = value;
+    value
+        .downcast()
+        .map_err(|_| Error::internal("a cache entry has another type than its key says"))
 }
 
 impl Cache {
@@ -201,33 +226,32 @@ impl Cache {
     }
 
     /// The entry, if it is there.
-    pub fn get<T: Send + Sync + 'static>(&self, key: &CacheKey) -> Option<Arc<T>> {
+    pub fn get<T: Cached>(&self, key: &CacheKey) -> Option<Arc<T>> {
         let value = match self.shard(key).read().get(key) {
             Some(Slot::Ready(entry)) => entry.used(),
             _ => return None,
         };
         self.hit_count.fetch_add(1, Ordering::Relaxed);
-        value.downcast().ok()
+        downcast(value).ok()
     }
 
     /// The entry, loaded if it is not there. `load` gives the value and its bytes; it runs without any
     /// lock, and once for all threads that miss the entry meanwhile. What exceeds the budget by itself
     /// is returned and not kept.
-    pub fn get_or_load<T: Send + Sync + 'static>(
+    pub fn get_or_load<T: Cached>(
         &self,
         key: CacheKey,
         load: impl FnOnce() -> Result<(T, usize)>,
     ) -> Result<Arc<T>> {
-        let wrong = || Error::internal("a cache entry has another type than its key says");
         loop {
             if let Some(value) = self.get(&key) {
                 return Ok(value);
             }
             match self.join(key) {
-                Joined::Ready(value) => return value.downcast().map_err(|_| wrong()),
+                Joined::Ready(value) => return downcast(value),
                 Joined::Wait(flight) => {
                     if let Some(value) = flight.wait() {
-                        return value.downcast().map_err(|_| wrong());
+                        return downcast(value);
                     }
                 }
                 Joined::Load(flight) => {
@@ -235,7 +259,7 @@ impl Cache {
                     let guard = Landing { cache: self, key, flight };
                     let (value, bytes) = load()?;
                     let value = Arc::new(value);
-                    guard.land(Arc::clone(&value) as Value, bytes);
+                    guard.land(Arc::<T>::clone(&value), bytes);
                     return Ok(value);
                 }
             }
@@ -247,13 +271,13 @@ impl Cache {
         let mut queues = self.queues.lock();
         let queues = &mut *queues;
         for shard in &self.shards {
-            shard.write().retain(|key, slot| {
-                let keep = key.segment != segment;
-                if let (false, Slot::Ready(entry)) = (keep, slot) {
+            // Values are dropped when the shard is not locked any more.
+            let gone: Vec<_> = shard.write().extract_if(|key, _| key.segment == segment).collect();
+            for (_, slot) in gone {
+                if let Slot::Ready(entry) = slot {
                     self.used_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
                 }
-                keep
-            });
+            }
         }
         queues.main.retain(|(key, _)| key.segment != segment);
         queues.small.retain(|(key, bytes)| {
@@ -291,23 +315,28 @@ impl Cache {
             queues.small.push_back((key, bytes));
             queues.small_bytes += bytes;
         }
-        while self.used_bytes() > self.budget_bytes && self.evict(&mut queues) {}
+        // Uses fall by one a round; where they rise as fast, the oldest go all the same.
+        let mut patience = usize::from(MAX_USES + 1) * (queues.small.len() + queues.main.len());
+        while self.used_bytes() > self.budget_bytes && self.evict(&mut queues, patience == 0) {
+            patience = patience.saturating_sub(1);
+        }
     }
 
-    /// One step of eviction; `false` once both queues are empty.
-    fn evict(&self, queues: &mut Queues) -> bool {
+    /// One step of eviction, of an entry in use too if `hard`; `false` once both queues are empty.
+    fn evict(&self, queues: &mut Queues, hard: bool) -> bool {
+        let most = if hard { MAX_USES + 1 } else { 0 };
         if queues.small_bytes > self.budget_bytes / 10 || queues.main.is_empty() {
             let Some((key, bytes)) = queues.small.pop_front() else {
                 return !queues.main.is_empty();
             };
             queues.small_bytes -= bytes;
-            if self.remove_below(&key, PROMOTED_USES, |_| 0) {
+            if self.remove_below(&key, most.max(PROMOTED_USES), |_| 0) {
                 queues.remember(key, bytes, self.budget_bytes);
             } else {
                 queues.main.push_back((key, bytes));
             }
         } else if let Some((key, bytes)) = queues.main.pop_front()
-            && !self.remove_below(&key, 1, |uses| uses - 1)
+            && !self.remove_below(&key, most.max(1), |uses| uses - 1)
         {
             queues.main.push_back((key, bytes));
         }
@@ -319,7 +348,8 @@ impl Cache {
     fn remove_below(&self, key: &CacheKey, uses: u8, decay: impl Fn(u8) -> u8) -> bool {
         let mut shard = self.shard(key).write();
         let Some(Slot::Ready(entry)) = shard.get(key) else { return true };
-        let used = entry.uses.load(Ordering::Relaxed);
+        let elsewhere = entry.value.take_uses();
+        let used = entry.uses.load(Ordering::Relaxed).saturating_add(elsewhere).min(MAX_USES);
         if used >= uses {
             entry.uses.store(decay(used), Ordering::Relaxed);
             return false;

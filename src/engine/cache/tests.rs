@@ -3,6 +3,9 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 
+impl Cached for u8 {}
+impl Cached for u32 {}
+
 fn key(segment: u64, group: u32) -> CacheKey {
     CacheKey { segment: SegmentId(segment), part: CachePart::Column { group, field: FieldId(1) } }
 }
@@ -126,4 +129,29 @@ fn a_failed_or_panicking_load_can_be_tried_again() {
     assert!(load(&cache, key(1, 0), 1));
     assert!(!load(&cache, key(1, 0), 1));
     assert_eq!(cache.stats().hit_count, 1);
+}
+
+/// A value that is always in use where the cache does not see it.
+struct Busy;
+
+impl Cached for Busy {
+    fn take_uses(&self) -> u8 {
+        u8::MAX
+    }
+}
+
+#[test]
+fn values_in_use_elsewhere_stay_unless_nothing_else_can_go() {
+    let cache = Cache::new(1000);
+    for i in 0..5 {
+        cache.get_or_load(key(1, i), || Ok((Busy, 100))).unwrap();
+    }
+    for i in 0..500 {
+        load(&cache, key(2, i), 100);
+    }
+    assert!((0..5).all(|i| cache.contains(&key(1, i))));
+    for i in 5..50 {
+        cache.get_or_load(key(1, i), || Ok((Busy, 100))).unwrap();
+        assert!(cache.used_bytes() <= 1000);
+    }
 }

@@ -4,7 +4,7 @@ use super::key::ModelKey;
 
 /// Bytes after the last word, so that a read of 16 bytes at any byte of data stays inside, and so does
 /// one of four groups of eight residuals of any width, each of 64 bytes.
-const PADDING: usize = 4 * 64;
+pub(super) const PADDING: usize = 4 * 64;
 /// Widest residual that is read, wherever it begins in a byte, by one read of 8 bytes.
 pub(super) const NARROW: u32 = 56;
 /// Widest one that is read so by one of 16 bytes; beyond, residuals have the width of the key.
@@ -18,49 +18,24 @@ pub(super) fn usable_width(bits: u32, key_bits: u32) -> u32 {
     if bits > limit { key_bits } else { bits }
 }
 
-/// Words of residuals. Little endian, whatever the machine.
-#[derive(Debug, Clone)]
-pub(super) struct Packed {
-    /// The words and [`PADDING`] bytes.
-    bytes: Box<[u8]>,
-}
+/// Words of residuals of one chunk, and [`PADDING`] bytes. Little endian, whatever the machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packed<'a>(pub(super) &'a [u8]);
 
-impl Packed {
-    /// A buffer for `len` bytes of words that [`Self::new`] need not move.
-    pub(super) fn buffer(len: usize) -> Vec<u8> {
-        Vec::with_capacity(len + PADDING)
-    }
-
-    /// Of whole words.
-    pub(super) fn new(mut words: Vec<u8>) -> Self {
-        debug_assert!(words.len().is_multiple_of(8));
-        words.resize(words.len() + PADDING, 0);
-        Self { bytes: words.into_boxed_slice() }
-    }
-
-    /// The words, without the padding.
-    pub(super) fn words(&self) -> &[u8] {
-        &self.bytes[..self.bytes.len() - PADDING]
-    }
-
-    /// Bytes held.
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
+impl Packed<'_> {
     /// Residual `i` of those of `width` bits (a usable one, with its mask) that begin at `byte`.
     ///
     /// # Safety
-    /// The last bit of that residual must lie within [`Self::words`].
+    /// The last bit of that residual must lie within the words.
     #[inline(always)]
     pub(super) unsafe fn read<K: ModelKey>(&self, byte: usize, i: usize, width: u32, mask: K) -> K {
         let bit = i * width as usize;
         let at = byte + bit / 8;
         let shift = (bit % 8) as u32;
-        debug_assert!(at + PADDING <= self.bytes.len());
+        debug_assert!(at + PADDING <= self.0.len());
         // SAFETY: `at` is at most the end of the words, and the padding after them is longer than the read.
         unsafe {
-            let from = self.bytes.as_ptr().add(at);
+            let from = self.0.as_ptr().add(at);
             if K::BITS == 64 || width <= NARROW {
                 let v = u64::from_le(from.cast::<u64>().read_unaligned());
                 K::from_u64((v >> shift) & mask.low())
@@ -74,14 +49,14 @@ impl Packed {
     /// Where byte `byte` of the words is; [`PADDING`] bytes from there are readable.
     #[inline(always)]
     pub(super) fn at(&self, byte: usize) -> *const u8 {
-        debug_assert!(byte + PADDING <= self.bytes.len());
-        self.bytes.as_ptr().wrapping_add(byte)
+        debug_assert!(byte + PADDING <= self.0.len());
+        self.0.as_ptr().wrapping_add(byte)
     }
 
     /// Asks for the cache lines that hold `from..to`, the first few if there are many.
     #[inline(always)]
     pub(super) fn prefetch(&self, from: usize, to: usize) {
-        let base = self.bytes.as_ptr();
+        let base = self.0.as_ptr();
         prefetch(base.wrapping_add(from));
         let to = to.min(from + PREFETCH_LINES * 64);
         let mut at = from + 64;
@@ -106,7 +81,7 @@ pub(super) fn prefetch<T>(p: *const T) {
     let _ = p;
 }
 
-/// Collects the residuals of leaf after leaf.
+/// Collects the residuals of leaf after leaf, for one chunk.
 #[derive(Debug, Default)]
 pub(super) struct Packer {
     bytes: Vec<u8>,
@@ -118,9 +93,9 @@ impl Packer {
         self.bytes.len() / 8
     }
 
-    /// The words, to read.
-    pub(super) fn finish(self) -> Packed {
-        Packed::new(self.bytes)
+    /// Takes the words so far: a chunk.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 
     /// Fills the last word of a leaf.

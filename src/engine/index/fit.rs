@@ -5,11 +5,13 @@
 //! [`MAX_LEAF`]. Room is what is minimised, and it bounds time as well: a residual of `w` bits is a
 //! search window of `2^w` over the slope rows.
 
-use super::bits::{NARROW, Packed, Packer, usable_width};
+use super::bits::{NARROW, Packer, usable_width};
+use super::chunks::CHUNK_BYTES;
 use super::key::ModelKey;
 use super::leaf::{Leaf, Line, MAX_LEAF, SLIM_BITS, bias};
 #[cfg(target_arch = "x86_64")]
 use super::simd;
+use super::{LearnedKeys, Model};
 
 /// Keys of the blocks that are cut or joined.
 const BLOCK: usize = 4096;
@@ -22,16 +24,6 @@ const MIN_LEAF: usize = 128;
 const PIECE: usize = 256;
 /// No leaf of more keys has a wider window than this, in rows.
 const MAX_WINDOW: f64 = 1024.0;
-
-/// What training gives.
-#[derive(Debug)]
-pub(super) struct Trained<K> {
-    pub leaves: Vec<Leaf<K>>,
-    pub packed: Packed,
-    pub max_error: usize,
-    /// Sum of the absolute errors, in rows.
-    pub error_sum: f64,
-}
 
 /// The line through a run of keys and the width of its residuals.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +41,16 @@ impl Fit {
         LEAF_COST + self.len * self.width as usize
     }
 
+    /// Bytes of its residuals: whole words.
+    fn bytes(&self) -> usize {
+        (self.len * self.width as usize).div_ceil(64) * 8
+    }
+
+    /// Whether a leaf may be so.
+    fn is_allowed(&self) -> bool {
+        self.window() <= MAX_WINDOW && self.bytes() <= CHUNK_BYTES
+    }
+
     /// Rows that its residuals spread over.
     fn window(&self) -> f64 {
         let rows = 2f64.powi(self.width as i32) / self.line.slope();
@@ -56,12 +58,126 @@ impl Fit {
     }
 }
 
-pub(super) fn train<K: ModelKey>(keys: &[K]) -> Trained<K> {
-    let mut trainer = Trainer { keys, fits: Vec::new() };
-    for start in (0..keys.len()).step_by(MAX_LEAF) {
-        trainer.join(start, MAX_LEAF.min(keys.len() - start));
+/// Trains on keys as they come. Memory: some 64 Ki keys, the leaves, and the chunks until they are taken.
+#[derive(Debug)]
+pub struct Builder<K> {
+    /// Keys that are not trained on yet, below [`MAX_LEAF`] of them.
+    pending: Vec<K>,
+    len: usize,
+    leaves: Vec<Leaf<K>>,
+    packer: Packer,
+    /// Lengths of the chunks that are complete. The first is for leaves without residuals: it is empty.
+    lengths: Vec<u32>,
+    complete: Vec<Vec<u8>>,
+    max_error: f64,
+    /// Sum of the absolute errors, in rows.
+    error_sum: f64,
+}
+
+impl<K: ModelKey> Default for Builder<K> {
+    fn default() -> Self {
+        Self {
+            pending: Vec::new(),
+            len: 0,
+            leaves: Vec::new(),
+            packer: Packer::default(),
+            lengths: vec![0],
+            complete: vec![Vec::new()],
+            max_error: 0.0,
+            error_sum: 0.0,
+        }
     }
-    trainer.pack()
+}
+
+impl<K: ModelKey> Builder<K> {
+    /// Takes in the next keys: ascending, repeats allowed, none below those before.
+    ///
+    /// # Panics
+    /// If there are more than `u32::MAX` keys in all.
+    pub fn push(&mut self, mut keys: &[K]) {
+        debug_assert!(keys.is_sorted());
+        assert!(
+            u32::try_from(self.len + self.pending.len() + keys.len()).is_ok(),
+            "a segment holds at most u32::MAX keys"
+        );
+        while !keys.is_empty() {
+            if self.pending.is_empty() && keys.len() >= MAX_LEAF {
+                let (piece, rest) = keys.split_at(MAX_LEAF);
+                self.train(piece);
+                keys = rest;
+                continue;
+            }
+            let (piece, rest) = keys.split_at(keys.len().min(MAX_LEAF - self.pending.len()));
+            self.pending.extend_from_slice(piece);
+            keys = rest;
+            if self.pending.len() == MAX_LEAF {
+                self.train_pending();
+            }
+        }
+    }
+
+    /// The chunks that were completed since they were last taken, in order.
+    pub fn take_chunks(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.complete)
+    }
+
+    /// The index, no chunk of which is in memory, and the last chunks.
+    pub fn finish(mut self) -> (LearnedKeys<K>, Vec<Vec<u8>>) {
+        self.train_pending();
+        self.end_chunk();
+        let mean_error = self.error_sum / self.len.max(1) as f64;
+        let max_error = self.max_error.ceil() as usize;
+        let model = Model::assemble(self.len, self.leaves, self.lengths, max_error, mean_error);
+        (LearnedKeys::new(model), self.complete)
+    }
+
+    fn train_pending(&mut self) {
+        let mut keys = std::mem::take(&mut self.pending);
+        self.train(&keys);
+        keys.clear();
+        self.pending = keys;
+    }
+
+    /// Trains on [`MAX_LEAF`] keys, or fewer at the end.
+    fn train(&mut self, keys: &[K]) {
+        let mut trainer = Trainer { keys, fits: Vec::new() };
+        if !keys.is_empty() {
+            trainer.join(0, keys.len());
+        }
+        for fit in &trainer.fits {
+            self.pack(fit, &keys[fit.start..fit.start + fit.len]);
+        }
+        self.len += keys.len();
+    }
+
+    fn pack(&mut self, fit: &Fit, keys: &[K]) {
+        if self.packer.words() * 8 + fit.bytes() > CHUNK_BYTES {
+            self.end_chunk();
+        }
+        let data = match fit.width {
+            0 => 0,
+            _ => Leaf::<K>::data(self.lengths.len(), self.packer.words()),
+        };
+        let errors = fit.pack(keys, &mut self.packer);
+        let mean_error = errors / fit.len as f64;
+        let span = keys[fit.len - 1].sub(keys[0]).bit_len();
+        self.leaves.push(Leaf {
+            first: keys[0],
+            meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, span, mean_error),
+            start: (self.len + fit.start) as u32,
+            data,
+        });
+        self.max_error = self.max_error.max(fit.window() / 2.0);
+        self.error_sum += errors;
+    }
+
+    fn end_chunk(&mut self) {
+        let chunk = self.packer.take();
+        if !chunk.is_empty() {
+            self.lengths.push(chunk.len() as u32);
+            self.complete.push(chunk);
+        }
+    }
 }
 
 struct Trainer<'a, K> {
@@ -83,7 +199,7 @@ impl<K: ModelKey> Trainer<'_, K> {
         }
         if self.fits.len() - before <= 4 && self.fits.len() - before > 1 {
             let whole = fit(self.keys, start, len);
-            if whole.cost() <= cost && whole.window() <= MAX_WINDOW {
+            if whole.cost() <= cost && whole.is_allowed() {
                 self.fits.truncate(before);
                 self.fits.push(whole);
                 cost = whole.cost();
@@ -106,7 +222,7 @@ impl<K: ModelKey> Trainer<'_, K> {
         for at in (start..start + len).step_by(part) {
             parts += self.cut(at, part.min(start + len - at));
         }
-        if cost <= parts && whole.window() <= MAX_WINDOW {
+        if cost <= parts && whole.is_allowed() {
             self.fits.truncate(before);
             self.fits.push(whole);
             return cost;
@@ -120,28 +236,6 @@ impl<K: ModelKey> Trainer<'_, K> {
         let left = at(len / 2).sub(at(0)).to_f64();
         let right = at(len - 1).sub(at(len / 2)).to_f64();
         left > 2.0 * right || right > 2.0 * left
-    }
-
-    fn pack(self) -> Trained<K> {
-        let mut packer = Packer::default();
-        let mut leaves = Vec::with_capacity(self.fits.len() + 3);
-        let (mut max_error, mut error_sum) = (0f64, 0f64);
-        for fit in &self.fits {
-            let keys = &self.keys[fit.start..fit.start + fit.len];
-            let data = u32::try_from(packer.words()).expect("residuals of 32 GiB at most");
-            let errors = fit.pack(keys, &mut packer);
-            let mean_error = errors / fit.len as f64;
-            let span = keys[fit.len - 1].sub(keys[0]).bit_len();
-            leaves.push(Leaf {
-                first: keys[0],
-                meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, span, mean_error),
-                start: fit.start as u32,
-                data,
-            });
-            max_error = max_error.max(fit.window() / 2.0);
-            error_sum += errors;
-        }
-        Trained { leaves, packed: packer.finish(), max_error: max_error.ceil() as usize, error_sum }
     }
 }
 

@@ -1,46 +1,45 @@
 //! The index as bytes.
 
-use super::bits::{Packed, usable_width};
+use super::bits::usable_width;
 use super::key::ModelKey;
 use super::leaf::{Leaf, MAX_LEAF};
 use super::root::MAX_LEAVES;
-use super::{LearnedKeys, SENTINELS};
+use super::{LearnedKeys, Model, SENTINELS};
 use crate::engine::error::{Error, Result};
 
 const MAGIC: [u8; 4] = *b"OLRN";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Bytes before the first leaf.
-const HEADER: usize = 40;
+const HEADER: usize = 32;
 
 impl<K: ModelKey> LearnedKeys<K> {
-    /// Appends the format that [`Self::decode_from`] reads.
+    /// Appends the model, in the format that [`Self::decode_from`] reads. Chunks are stored beside it.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let words = self.packed.words();
-        out.reserve(HEADER + self.leaf_count * Leaf::<K>::BYTES + words.len());
+        let model = &*self.model;
+        out.reserve(HEADER + model.leaf_count * Leaf::<K>::BYTES);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&(K::BYTES as u16).to_le_bytes());
-        out.extend_from_slice(&(self.len as u32).to_le_bytes());
-        out.extend_from_slice(&(self.leaf_count as u32).to_le_bytes());
-        out.extend_from_slice(&(words.len() as u64 / 8).to_le_bytes());
-        out.extend_from_slice(&(self.max_error as u64).to_le_bytes());
-        out.extend_from_slice(&self.mean_error.to_bits().to_le_bytes());
-        for leaf in &self.leaves[..self.leaf_count] {
+        out.extend_from_slice(&(model.len as u32).to_le_bytes());
+        out.extend_from_slice(&(model.leaf_count as u32).to_le_bytes());
+        out.extend_from_slice(&(model.max_error as u64).to_le_bytes());
+        out.extend_from_slice(&model.mean_error.to_bits().to_le_bytes());
+        for leaf in &model.leaves[..model.leaf_count] {
             out.extend_from_slice(&leaf.first.to_u128().to_le_bytes()[..K::BYTES]);
             out.extend_from_slice(&leaf.meta.to_le_bytes());
             out.extend_from_slice(&leaf.start.to_le_bytes());
             out.extend_from_slice(&leaf.data.to_le_bytes());
         }
-        out.extend_from_slice(words);
     }
 
-    /// Reads what [`Self::encode`] wrote: the whole of `bytes`.
+    /// Reads what [`Self::encode`] wrote, the whole of `bytes`, for chunks of these lengths, none of which is
+    /// in memory then.
     ///
     /// # Errors
     /// [`ErrorKind::Corruption`](crate::engine::ErrorKind::Corruption) where `bytes` cannot be an index
     /// of such keys. Damage that leaves sizes and offsets consistent shows only as other keys: a
     /// checksum around the bytes is the caller's.
-    pub fn decode_from(bytes: &[u8]) -> Result<Self> {
+    pub fn decode_from(bytes: &[u8], chunk_lengths: &[u32]) -> Result<Self> {
         let mut input = Input(bytes);
         if input.take(4)? != MAGIC {
             return Err(corrupt("it does not begin with the magic bytes"));
@@ -55,14 +54,11 @@ impl<K: ModelKey> LearnedKeys<K> {
         }
         let len = input.u32()? as usize;
         let leaf_count = input.u32()? as usize;
-        let words = input.u64()?;
         let max_error = input.u64()? as usize;
         let mean_error = f64::from_bits(input.u64()?);
         // Sizes are compared with what is there before anything is allocated.
-        let sizes =
-            (leaf_count as u64 * Leaf::<K>::BYTES as u64).checked_add(words.saturating_mul(8));
-        if sizes != Some(input.0.len() as u64) {
-            return Err(corrupt("its length is not that of its leaves and residuals"));
+        if leaf_count as u64 * Leaf::<K>::BYTES as u64 != input.0.len() as u64 {
+            return Err(corrupt("its length is not that of its leaves"));
         }
         if leaf_count > MAX_LEAVES || (leaf_count == 0) != (len == 0) {
             return Err(corrupt(format!("{leaf_count} leaves for {len} keys")));
@@ -78,17 +74,20 @@ impl<K: ModelKey> LearnedKeys<K> {
                 data: input.u32()?,
             });
         }
-        check_leaves(&leaves, len, words)?;
-        let mut payload = Packed::buffer(input.0.len());
-        payload.extend_from_slice(input.0);
-        Ok(Self::assemble(len, leaves, Packed::new(payload), max_error, mean_error))
+        check_leaves(&leaves, len, chunk_lengths)?;
+        let model = Model::assemble(len, leaves, chunk_lengths.to_vec(), max_error, mean_error);
+        Ok(Self::new(model))
     }
 }
 
 /// Checks that the leaves divide positions `0..len` in order, and that the residuals of each lie within
-/// `words`: what the reads of residuals rely on.
-fn check_leaves<K: ModelKey>(leaves: &[Leaf<K>], len: usize, words: u64) -> Result<()> {
+/// their chunk: what the reads of residuals rely on.
+fn check_leaves<K: ModelKey>(leaves: &[Leaf<K>], len: usize, chunk_lengths: &[u32]) -> Result<()> {
     let bad = |i: usize, what: &str| Err(corrupt(format!("leaf {i} {what}")));
+    // Where every lookup may read without asking.
+    if chunk_lengths.first() != Some(&0) {
+        return Err(corrupt("its first chunk is not the empty one"));
+    }
     for (i, leaf) in leaves.iter().enumerate() {
         let next = leaves.get(i + 1);
         let start = leaf.start as usize;
@@ -107,22 +106,23 @@ fn check_leaves<K: ModelKey>(leaves: &[Leaf<K>], len: usize, words: u64) -> Resu
             return bad(i, "has a line too steep for its keys");
         }
         let own = ((end - start) as u64 * u64::from(width)).div_ceil(64);
-        if u64::from(leaf.data) + own > words {
-            return bad(i, "has residuals past the end");
+        let room = chunk_lengths.get(leaf.chunk()).map(|bytes| u64::from(bytes / 8));
+        if room.is_none_or(|words| leaf.word() as u64 + own > words) {
+            return bad(i, "has residuals outside its chunk");
         }
     }
     Ok(())
 }
 
-fn corrupt(what: impl std::fmt::Display) -> Error {
-    Error::corruption(format!("learned index: {what}"))
+pub(super) fn corrupt(what: impl std::fmt::Display) -> Error {
+    Error::corruption(format!("index of keys: {what}"))
 }
 
 /// Bytes not read yet.
-struct Input<'a>(&'a [u8]);
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn take(&mut self, n: usize) -> Result<&'a [u8]> {
+    pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         let (head, rest) =
             self.0.split_at_checked(n).ok_or_else(|| corrupt("it ends before its time"))?;
         self.0 = rest;
@@ -135,11 +135,11 @@ impl<'a> Input<'a> {
         Ok(out)
     }
 
-    fn u16(&mut self) -> Result<u16> {
+    pub(super) fn u16(&mut self) -> Result<u16> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
-    fn u32(&mut self) -> Result<u32> {
+    pub(super) fn u32(&mut self) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 

@@ -1,6 +1,7 @@
 //! One leaf: a line through a run of keys, and how far each key lies off it.
 
 use super::bits::{NARROW, Packed};
+use super::chunks::CHUNK_BYTES;
 use super::key::ModelKey;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Group, count_below};
@@ -9,6 +10,8 @@ use super::simd::{Group, count_below};
 pub(super) const MAX_LEAF: usize = 1 << 16;
 /// Bits of a line's mantissa.
 const MANTISSA: u32 = 36;
+/// Bits that name a word of a chunk.
+const WORD_BITS: u32 = (CHUNK_BYTES / 8).ilog2();
 /// Rows that are compared at once at most.
 const ROWS: usize = 32;
 /// Reach of leaves with a wider window than that, whose keys lie near the middle of it mostly.
@@ -78,7 +81,7 @@ pub(super) struct Leaf<K> {
     pub meta: u64,
     /// Position of its first key.
     pub start: u32,
-    /// Where its residuals begin, in words of 8 bytes.
+    /// Where its residuals begin: chunk, and word of 8 bytes in it (12 bits). All lie in that chunk.
     pub data: u32,
 }
 
@@ -105,6 +108,27 @@ impl<K: ModelKey> Leaf<K> {
             | u64::from(bias) << 16
             | u64::from(width) << 8
             | u64::from(line.exponent)
+    }
+
+    /// The place of residuals that begin at word `word` of chunk `chunk`.
+    ///
+    /// # Panics
+    /// If the chunks have 32 GiB or more together.
+    pub(super) fn data(chunk: usize, word: usize) -> u32 {
+        assert!(chunk >> (32 - WORD_BITS) == 0, "residuals of 32 GiB at most");
+        (chunk << WORD_BITS | word) as u32
+    }
+
+    /// The chunk that its residuals lie in.
+    #[inline(always)]
+    pub(super) fn chunk(&self) -> usize {
+        (self.data >> WORD_BITS) as usize
+    }
+
+    /// The word in the chunk where they begin.
+    #[inline(always)]
+    pub(super) fn word(&self) -> usize {
+        self.data as usize & ((1 << WORD_BITS) - 1)
     }
 
     #[inline(always)]
@@ -135,12 +159,12 @@ impl<K: ModelKey> Leaf<K> {
 
     /// What the line needs to decode keys, taken apart once.
     #[inline(always)]
-    pub(super) fn view<'a>(&self, packed: &'a Packed, len: usize) -> LeafView<'a, K> {
+    pub(super) fn view<'a>(&self, packed: Packed<'a>, len: usize) -> LeafView<'a, K> {
         let (right, left) = self.line().shifts();
         let width = self.width();
         LeafView {
             packed,
-            byte: self.data as usize * 8,
+            byte: self.word() * 8,
             mantissa: self.meta >> 28,
             reach: self.reach(),
             slim: self.is_slim(),
@@ -150,6 +174,12 @@ impl<K: ModelKey> Leaf<K> {
             mask: K::mask(width),
             len,
         }
+    }
+
+    /// Key `i` of the leaf, whose view this is.
+    #[inline(always)]
+    pub(super) fn key(&self, view: &LeafView<'_, K>, i: usize) -> K {
+        self.first.sub(self.bias()).add(view.relative(i))
     }
 
     /// `q` in the terms of [`LeafView::relative`].
@@ -214,7 +244,7 @@ pub(super) fn bias<K: ModelKey>(bias: u64, width: u32) -> K {
 /// A leaf's residuals and line, ready to decode.
 #[derive(Clone, Copy)]
 pub(super) struct LeafView<'a, K> {
-    packed: &'a Packed,
+    packed: Packed<'a>,
     byte: usize,
     mantissa: u64,
     reach: u32,

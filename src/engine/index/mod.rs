@@ -11,32 +11,36 @@
 //! and no error bound is stored. Root and line are hints all the same: a lookup compares the keys around
 //! its answer, and searches on where they refute it. `docs/learned-index.md` has the reasons and figures.
 //!
+//! Keys of other forms, which are bytes, have a [`SparseKeys`] instead: blocks of keys and a fence before
+//! each (`sparse.rs`).
+//!
+//! Model and fences are always in memory; the keys come in [`Chunks`], which may be in memory or not. A
+//! search that needs one that is not says so ([`Missing`]); its owner reads it and asks again.
+//!
 //! ```
 //! use omendb::engine::index::LearnedKeys;
 //!
 //! let keys = LearnedKeys::<u64>::build(&[10, 20, 20, 30]);
-//! assert_eq!(keys.lower_bound(20), 1);
-//! assert_eq!(keys.upper_bound(20), 3);
-//! assert_eq!(keys.lower_bound(31), 4);
-//! assert_eq!(keys.get(3), 30);
+//! assert_eq!(keys.lower_bound(20), Ok(1));
+//! assert_eq!(keys.upper_bound(20), Ok(3));
+//! assert_eq!(keys.find(31), Ok((4, false)));
+//! assert_eq!(keys.get(3), Ok(30));
 //! ```
 //!
 //! # Format
 //!
-//! All numbers are little endian. `K` is 8 (`u64` keys) or 16 (`u128`).
+//! All numbers are little endian. `K` is 8 (`u64` keys) or 16 (`u128`). The model:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 0..4 | `OLRN` |
-//! | 4..6 | format version, 1 |
+//! | 4..6 | format version, 2 |
 //! | 6..8 | `K` |
 //! | 8..12 | number of keys, *n* |
 //! | 12..16 | number of leaves, *m*; 0 only if *n* is |
-//! | 16..24 | number of residual words, *w* |
-//! | 24..32 | largest error of the model, in rows |
-//! | 32..40 | its mean error over all keys, in rows, a float of 64 bits |
-//! | then *m* times `K` + 16 | leaves, in the order of their keys |
-//! | then 8 × *w* | residual words, to the end |
+//! | 16..24 | largest error of the model, in rows |
+//! | 24..32 | its mean error over all keys, in rows, a float of 64 bits |
+//! | then *m* times `K` + 16 | leaves, in the order of their keys, to the end |
 //!
 //! A leaf:
 //!
@@ -45,15 +49,20 @@
 //! | 0..`K` | its first key |
 //! | `K`..`K`+8 | from the lowest bit: exponent *e* (8 bits), residual width *b* (8), bias *c* (8), reach (4), mantissa *s* (36) |
 //! | `K`+8..`K`+12 | position of its first key; that of the next leaf, or *n*, ends it; 65,536 keys at most |
-//! | `K`+12..`K`+16 | where its residuals begin, in words |
+//! | `K`+12..`K`+16 | where its residuals are: chunk (20 bits), and the word of it where they begin (12) |
 //!
 //! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of keys.
 //! line(*i*) is *s* × *i* >> *e* where *e* is below 64 and *s* × *i* << (*e* − 64) else. residual(*i*) is the
-//! *b* bits from bit *b* × *i* of the leaf's words on; *b* is at most 56, or 120 for `u128`, or all bits of a
-//! key. Reach is a hint for lookups: see `leaf.rs`. The root is not stored, it is rebuilt from the leaves'
-//! first keys. There is no checksum: the file around it has one.
+//! *b* bits from bit *b* × *i* on from the leaf's first word; *b* is at most 56, or 120 for `u128`, or all bits
+//! of a key. Reach is a hint for lookups: see `leaf.rs`. The root is not stored, it is rebuilt from the
+//! leaves' first keys.
+//!
+//! A chunk is whole words of residuals, of leaf after leaf, 32 KiB at most. Chunk 0 has none: it is where the
+//! leaves lie that need none. Where chunks are and how long is told by the file around them, which has the
+//! checksums, too.
 
 mod bits;
+mod chunks;
 mod fit;
 mod format;
 mod key;
@@ -61,15 +70,20 @@ mod leaf;
 mod root;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use self::bits::{Packed, prefetch};
+pub use self::chunks::{Chunks, Missing, padded, unpadded};
+pub use self::fit::Builder;
 pub use self::key::ModelKey;
-use self::leaf::Leaf;
+use self::leaf::{Leaf, LeafView};
 use self::root::Root;
+pub use self::sparse::{SparseBuilder, SparseKeys};
 
 /// Keys of a batch that go through the stages of a lookup together.
 const GROUP: usize = 32;
@@ -104,19 +118,28 @@ pub struct ModelStats {
     pub key_bytes: usize,
 }
 
-/// The keys of one segment, exact and immutable, with the model that finds them.
+/// The keys of one segment, exact and immutable, with the model that finds them. Clones share the model.
 #[derive(Debug, Clone)]
 pub struct LearnedKeys<K> {
+    model: Arc<Model<K>>,
+    /// The residuals.
+    chunks: Chunks,
+}
+
+/// Root and leaves.
+#[derive(Debug, Clone)]
+struct Model<K> {
     len: usize,
     /// Number of leaves, without the sentinels.
     leaf_count: usize,
     /// First key; the largest of all where there is none, so that every lookup ends at once.
     min: K,
     leaves: Vec<Leaf<K>>,
-    packed: Packed,
     root: Option<Root<K>>,
     /// Leaf of every [`STRIDE`]th position.
     by_position: Vec<u32>,
+    /// Bytes of each chunk.
+    chunk_lengths: Vec<u32>,
     max_error: usize,
     mean_error: f64,
     /// Whether the processor supports the SIMD search.
@@ -124,24 +147,12 @@ pub struct LearnedKeys<K> {
     simd: bool,
 }
 
-impl<K: ModelKey> LearnedKeys<K> {
-    /// Trains on `keys`: ascending, repeats allowed, at most `u32::MAX` of them.
-    ///
-    /// # Panics
-    /// If there are more keys than that.
-    pub fn build(keys: &[K]) -> Self {
-        assert!(u32::try_from(keys.len()).is_ok(), "a segment holds at most u32::MAX keys");
-        debug_assert!(keys.is_sorted());
-        let trained = fit::train(keys);
-        let mean_error = trained.error_sum / keys.len().max(1) as f64;
-        Self::assemble(keys.len(), trained.leaves, trained.packed, trained.max_error, mean_error)
-    }
-
+impl<K: ModelKey> Model<K> {
     /// Completes what is stored with what is derived from it.
     fn assemble(
         len: usize,
         mut leaves: Vec<Leaf<K>>,
-        packed: Packed,
+        chunk_lengths: Vec<u32>,
         max_error: usize,
         mean_error: f64,
     ) -> Self {
@@ -158,215 +169,20 @@ impl<K: ModelKey> LearnedKeys<K> {
         let min = leaves.first().map_or(K::MAX, |l| l.first);
         let end = Leaf { first: K::MAX, meta: 0, start: len as u32, data: 0 };
         leaves.resize(leaf_count + SENTINELS, end);
+        leaves.shrink_to_fit();
         Self {
             len,
             leaf_count,
             min,
             leaves,
-            packed,
             root,
             by_position,
+            chunk_lengths,
             max_error,
             mean_error,
             #[cfg(target_arch = "x86_64")]
             simd: simd::is_supported(),
         }
-    }
-
-    /// Number of keys.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The key at position `i`.
-    ///
-    /// # Panics
-    /// If `i` is not below [`Self::len`].
-    pub fn get(&self, i: usize) -> K {
-        assert!(i < self.len, "position {i} of {} keys", self.len);
-        let leaf = self.leaf_of_position(i);
-        let (l, len) = self.leaf(leaf);
-        let view = l.view(&self.packed, len);
-        l.first.sub(l.bias()).add(view.relative(i - l.start as usize))
-    }
-
-    /// Appends the keys at `range` to `out`.
-    ///
-    /// # Panics
-    /// If `range` does not lie within the keys.
-    pub fn decode(&self, range: Range<usize>, out: &mut Vec<K>) {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
-        if range.is_empty() {
-            return;
-        }
-        out.reserve(range.len());
-        let mut leaf = self.leaf_of_position(range.start);
-        let mut at = range.start;
-        while at < range.end {
-            let (l, len) = self.leaf(leaf);
-            let start = l.start as usize;
-            let end = range.end.min(start + len);
-            let view = l.view(&self.packed, len);
-            let origin = l.first.sub(l.bias());
-            out.extend((at - start..end - start).map(|i| origin.add(view.relative(i))));
-            at = end;
-            leaf += 1;
-        }
-    }
-
-    /// Position of the first key that is `>= q`, or [`Self::len`].
-    #[inline]
-    pub fn lower_bound(&self, q: K) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        if self.simd {
-            // SAFETY: `simd` says that the processor has these features.
-            return unsafe { self.lower_bound_simd(q) };
-        }
-        // SAFETY: no SIMD.
-        unsafe { self.lower_bound_in::<false>(q) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
-    )]
-    fn lower_bound_simd(&self, q: K) -> usize {
-        // SAFETY: these are the features it needs.
-        unsafe { self.lower_bound_in::<true>(q) }
-    }
-
-    /// # Safety
-    /// See [`LeafView::find`](leaf::LeafView::find).
-    #[inline(always)]
-    unsafe fn lower_bound_in<const SIMD: bool>(&self, q: K) -> usize {
-        let Some(leaf) = self.leaf_of(q) else { return 0 };
-        let (l, len) = self.leaf(leaf);
-        let u = l.relative(q);
-        let (lo, hi) = l.aim::<SIMD>(u, len);
-        let view = l.view(&self.packed, len);
-        if hi - lo > 32 {
-            view.prefetch(lo, hi);
-        }
-        // SAFETY: the caller sees to it.
-        let (at, certain) = unsafe { view.find::<SIMD>(u, lo, hi) };
-        l.start as usize + if certain { at } else { self.gallop(leaf, u, at) }
-    }
-
-    /// Goes on with a search of leaf `leaf` that did not end where it began.
-    #[inline(never)]
-    fn gallop(&self, leaf: usize, u: K, at: usize) -> usize {
-        let (l, len) = self.leaf(leaf);
-        l.view(&self.packed, len).gallop(u, at)
-    }
-
-    /// Position of the first key that is `> q`, or [`Self::len`].
-    #[inline]
-    pub fn upper_bound(&self, q: K) -> usize {
-        q.successor().map_or(self.len, |next| self.lower_bound(next))
-    }
-
-    /// [`Self::lower_bound`] of every key of `q`, in any order, into `out`.
-    ///
-    /// The keys of a group go through each stage together, and each stage asks for the memory of the
-    /// next, so that the processor waits for many lines at once instead of one.
-    ///
-    /// # Panics
-    /// If `q` and `out` differ in length.
-    pub fn lower_bound_batch(&self, q: &[K], out: &mut [u32]) {
-        assert_eq!(q.len(), out.len(), "one position per key");
-        #[cfg(target_arch = "x86_64")]
-        if self.simd {
-            // SAFETY: `simd` says that the processor has these features.
-            return unsafe { self.batch_simd(q, out) };
-        }
-        // SAFETY: no SIMD.
-        unsafe { self.batch_in::<false>(q, out) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
-    )]
-    fn batch_simd(&self, q: &[K], out: &mut [u32]) {
-        // SAFETY: these are the features it needs.
-        unsafe { self.batch_in::<true>(q, out) }
-    }
-
-    /// # Safety
-    /// See [`LeafView::find`](leaf::LeafView::find).
-    #[inline(always)]
-    unsafe fn batch_in<const SIMD: bool>(&self, q: &[K], out: &mut [u32]) {
-        let Some(root) = &self.root else { return out.fill(0) };
-        let mut searches = [Search { leaf: 0, lo: 0, hi: 0, u: K::default() }; GROUP];
-        for (q, out) in q.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
-            let searches = &mut searches[..q.len()];
-            for (s, &q) in searches.iter_mut().zip(q) {
-                s.leaf = root.begin(q);
-            }
-            for (s, &q) in searches.iter_mut().zip(q) {
-                let (leaf, more) = root.follow(q, s.leaf);
-                prefetch(self.leaves.as_ptr().wrapping_add(leaf));
-                prefetch(self.leaves.as_ptr().wrapping_add(leaf + 2));
-                (s.leaf, s.hi) = (leaf as u32, more as u32);
-            }
-            for (s, &q) in searches.iter_mut().zip(q) {
-                let leaf = self.choose(q, s.leaf as usize, s.hi as usize);
-                let (l, len) = self.leaf(leaf);
-                // A key not above the first one is at 0, where this finds it.
-                let (u, (lo, hi)) = if q > l.first {
-                    let u = l.relative(q);
-                    (u, l.aim::<SIMD>(u, len))
-                } else {
-                    (K::default(), (0, 0))
-                };
-                l.view(&self.packed, len).prefetch(lo, hi);
-                (s.leaf, s.lo, s.hi, s.u) = (leaf as u32, lo as u32, hi as u32, u);
-            }
-            for (s, out) in searches.iter().zip(out) {
-                let (l, len) = self.leaf(s.leaf as usize);
-                let view = l.view(&self.packed, len);
-                // SAFETY: the caller sees to it.
-                let (at, certain) = unsafe { view.find::<SIMD>(s.u, s.lo as usize, s.hi as usize) };
-                let at = if certain { at } else { self.gallop(s.leaf as usize, s.u, at) };
-                *out = l.start + at as u32;
-            }
-        }
-    }
-
-    /// Where the model expects `q`, without looking at keys.
-    pub fn predict(&self, q: K) -> Prediction {
-        let Some(leaf) = self.leaf_of(q) else { return Prediction { pos: 0, lo: 0, hi: 0 } };
-        let (l, len) = self.leaf(leaf);
-        let (lo, hi) = l.window(l.relative(q), len);
-        let start = l.start as usize;
-        Prediction { pos: start + lo.midpoint(hi), lo: start + lo, hi: start + hi }
-    }
-
-    /// Size and precision of the model.
-    pub fn stats(&self) -> ModelStats {
-        ModelStats {
-            leaf_count: self.leaf_count,
-            max_error: self.max_error,
-            mean_error: self.mean_error,
-            model_bytes: self.leaf_count * Leaf::<K>::BYTES
-                + self.root.as_ref().map_or(0, Root::memory_bytes)
-                + self.by_position.capacity() * 4,
-            key_bytes: self.packed.words().len(),
-        }
-    }
-
-    /// Memory held, in bytes.
-    pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.leaves.capacity() * size_of::<Leaf<K>>()
-            + self.root.as_ref().map_or(0, Root::memory_bytes)
-            + self.by_position.capacity() * 4
-            + self.packed.memory_bytes()
     }
 
     /// Leaf `leaf` and the number of its keys.
@@ -413,6 +229,343 @@ impl<K: ModelKey> LearnedKeys<K> {
             None => self.leaf_count,
         };
         from + self.leaves[from..to].partition_point(|l| l.start as usize <= i) - 1
+    }
+
+    /// Bytes of all chunks.
+    fn key_bytes(&self) -> usize {
+        self.chunk_lengths.iter().map(|length| *length as usize).sum()
+    }
+
+    /// Memory held, in bytes.
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.leaves.capacity() * size_of::<Leaf<K>>()
+            + self.root.as_ref().map_or(0, Root::memory_bytes)
+            + self.by_position.capacity() * 4
+            + self.chunk_lengths.capacity() * 4
+    }
+}
+
+impl<K: ModelKey> LearnedKeys<K> {
+    fn new(model: Model<K>) -> Self {
+        Self { chunks: Chunks::new(&model.chunk_lengths), model: Arc::new(model) }
+    }
+
+    /// Trains on `keys`, ascending, repeats allowed; all of them are in memory then. See [`Builder`] for
+    /// keys that come in parts.
+    ///
+    /// # Panics
+    /// If there are more than `u32::MAX` keys.
+    pub fn build(keys: &[K]) -> Self {
+        let mut builder = Builder::default();
+        builder.push(keys);
+        let mut chunks = builder.take_chunks();
+        let (index, rest) = builder.finish();
+        chunks.extend(rest);
+        for (i, chunk) in chunks.into_iter().enumerate() {
+            index.chunks.put(i, &padded(chunk));
+        }
+        index
+    }
+
+    /// The chunks, and which are in memory.
+    pub fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
+    /// Brings chunk `chunk` into memory: bytes of its length, made by [`padded`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corruption`](crate::engine::ErrorKind::Corruption) where they cannot be it.
+    pub fn put(&self, chunk: usize, bytes: &Arc<[u8]>) -> super::error::Result<()> {
+        // Reads of residuals rely on it.
+        if bytes.len() != self.model.chunk_lengths[chunk] as usize + bits::PADDING {
+            return Err(format::corrupt("a chunk has not the length it should"));
+        }
+        self.chunks.put(chunk, bytes);
+        Ok(())
+    }
+
+    /// The same keys, chunk `chunk` of which is not in memory.
+    #[must_use]
+    pub fn without_chunk(&self, chunk: usize) -> Self {
+        Self { model: Arc::clone(&self.model), chunks: self.chunks.without(chunk) }
+    }
+
+    /// The same keys, none of which is in memory.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self { model: Arc::clone(&self.model), chunks: self.chunks.emptied() }
+    }
+
+    /// Whether both are of one model.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.model, &other.model)
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.model.len
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.model.len == 0
+    }
+
+    /// The key at position `i`.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Self::len`].
+    pub fn get(&self, i: usize) -> Result<K, Missing> {
+        assert!(i < self.len(), "position {i} of {} keys", self.len());
+        let (l, len) = self.model.leaf(self.model.leaf_of_position(i));
+        Ok(l.key(&self.view(l, len)?, i - l.start as usize))
+    }
+
+    /// Appends the keys at `range` to `out`. Where a chunk is missing, those before it are appended.
+    ///
+    /// # Panics
+    /// If `range` does not lie within the keys.
+    pub fn decode(&self, range: Range<usize>, out: &mut Vec<K>) -> Result<(), Missing> {
+        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {}", self.len());
+        if range.is_empty() {
+            return Ok(());
+        }
+        out.reserve(range.len());
+        let mut leaf = self.model.leaf_of_position(range.start);
+        let mut at = range.start;
+        while at < range.end {
+            let (l, len) = self.model.leaf(leaf);
+            let start = l.start as usize;
+            let end = range.end.min(start + len);
+            let view = self.view(l, len)?;
+            let origin = l.first.sub(l.bias());
+            out.extend((at - start..end - start).map(|i| origin.add(view.relative(i))));
+            at = end;
+            leaf += 1;
+        }
+        Ok(())
+    }
+
+    /// Position of the first key that is `>= q`, or [`Self::len`].
+    #[inline]
+    pub fn lower_bound(&self, q: K) -> Result<usize, Missing> {
+        #[cfg(target_arch = "x86_64")]
+        if self.model.simd {
+            // SAFETY: `simd` says that the processor has these features.
+            return unsafe { self.lower_bound_simd(q) };
+        }
+        // SAFETY: no SIMD.
+        unsafe { self.find_in::<false>(q) }.map(|(at, _)| at)
+    }
+
+    /// [`Self::lower_bound`], and whether the key there is `q`.
+    #[inline]
+    pub fn find(&self, q: K) -> Result<(usize, bool), Missing> {
+        #[cfg(target_arch = "x86_64")]
+        if self.model.simd {
+            // SAFETY: `simd` says that the processor has these features.
+            return unsafe { self.find_simd(q) };
+        }
+        // SAFETY: no SIMD.
+        unsafe { self.find_in::<false>(q) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
+    )]
+    fn lower_bound_simd(&self, q: K) -> Result<usize, Missing> {
+        // SAFETY: these are the features it needs.
+        unsafe { self.find_in::<true>(q) }.map(|(at, _)| at)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
+    )]
+    fn find_simd(&self, q: K) -> Result<(usize, bool), Missing> {
+        // SAFETY: these are the features it needs.
+        unsafe { self.find_in::<true>(q) }
+    }
+
+    /// # Safety
+    /// See [`LeafView::find`](leaf::LeafView::find).
+    #[inline(always)]
+    unsafe fn find_in<const SIMD: bool>(&self, q: K) -> Result<(usize, bool), Missing> {
+        let model = &*self.model;
+        let Some(leaf) = model.leaf_of(q) else { return Ok((0, q == model.min && model.len > 0)) };
+        let (l, len) = model.leaf(leaf);
+        let u = l.relative(q);
+        let (lo, hi) = l.aim::<SIMD>(u, len);
+        let view = self.view(l, len)?;
+        if hi - lo > 32 {
+            view.prefetch(lo, hi);
+        }
+        // SAFETY: the caller sees to it.
+        let (at, certain) = unsafe { view.find::<SIMD>(u, lo, hi) };
+        let at = if certain { at } else { self.gallop(&view, u, at) };
+        Ok((l.start as usize + at, self.is_at(q, leaf, &view, at)))
+    }
+
+    /// Whether row `at` of leaf `leaf`, perhaps the first one of the next, has key `q`.
+    #[inline(always)]
+    fn is_at(&self, q: K, leaf: usize, view: &LeafView<'_, K>, at: usize) -> bool {
+        let pair = &self.model.leaves[leaf..leaf + 2];
+        if pair[0].start + (at as u32) < pair[1].start {
+            pair[0].key(view, at) == q
+        } else {
+            pair[1].first == q && leaf + 1 < self.model.leaf_count
+        }
+    }
+
+    /// The residuals of leaf `l` of `len` keys.
+    #[inline(always)]
+    fn view(&self, l: &Leaf<K>, len: usize) -> Result<LeafView<'_, K>, Missing> {
+        Ok(l.view(Packed(self.chunks.get(l.chunk())?), len))
+    }
+
+    /// Goes on with a search of a leaf that did not end where it began.
+    #[inline(never)]
+    fn gallop(&self, view: &LeafView<'_, K>, u: K, at: usize) -> usize {
+        view.gallop(u, at)
+    }
+
+    /// Position of the first key that is `> q`, or [`Self::len`].
+    #[inline]
+    pub fn upper_bound(&self, q: K) -> Result<usize, Missing> {
+        q.successor().map_or(Ok(self.len()), |next| self.lower_bound(next))
+    }
+
+    /// [`Self::find`] of every key of `q`, in any order, into `out`, and into `found` where it is not empty.
+    ///
+    /// The keys of a group go through each stage together, and each stage asks for the memory of the
+    /// next, so that the processor waits for many lines at once instead of one.
+    ///
+    /// # Errors
+    /// The chunk that is missing, and for how many of the keys there are answers already.
+    ///
+    /// # Panics
+    /// If `q` and `out` differ in length.
+    pub fn find_batch(
+        &self,
+        q: &[K],
+        out: &mut [u32],
+        found: &mut [bool],
+    ) -> Result<(), (Missing, usize)> {
+        assert_eq!(q.len(), out.len(), "one position per key");
+        assert!(found.is_empty() || found.len() == q.len(), "one answer per key");
+        #[cfg(target_arch = "x86_64")]
+        if self.model.simd {
+            // SAFETY: `simd` says that the processor has these features.
+            return unsafe { self.batch_simd(q, out, found) };
+        }
+        // SAFETY: no SIMD.
+        unsafe { self.batch_in::<false>(q, out, found) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
+    )]
+    fn batch_simd(
+        &self,
+        q: &[K],
+        out: &mut [u32],
+        found: &mut [bool],
+    ) -> Result<(), (Missing, usize)> {
+        // SAFETY: these are the features it needs.
+        unsafe { self.batch_in::<true>(q, out, found) }
+    }
+
+    /// # Safety
+    /// See [`LeafView::find`](leaf::LeafView::find).
+    #[inline(always)]
+    unsafe fn batch_in<const SIMD: bool>(
+        &self,
+        q: &[K],
+        out: &mut [u32],
+        found: &mut [bool],
+    ) -> Result<(), (Missing, usize)> {
+        let model = &*self.model;
+        let Some(root) = &model.root else {
+            out.fill(0);
+            found.fill(false);
+            return Ok(());
+        };
+        let mut searches = [Search { leaf: 0, lo: 0, hi: 0, u: K::default() }; GROUP];
+        for (group, (q, out)) in q.chunks(GROUP).zip(out.chunks_mut(GROUP)).enumerate() {
+            let done = group * GROUP;
+            let searches = &mut searches[..q.len()];
+            for (s, &q) in searches.iter_mut().zip(q) {
+                s.leaf = root.begin(q);
+            }
+            for (s, &q) in searches.iter_mut().zip(q) {
+                let (leaf, more) = root.follow(q, s.leaf);
+                prefetch(model.leaves.as_ptr().wrapping_add(leaf));
+                prefetch(model.leaves.as_ptr().wrapping_add(leaf + 2));
+                (s.leaf, s.hi) = (leaf as u32, more as u32);
+            }
+            for (s, &q) in searches.iter_mut().zip(q) {
+                let leaf = model.choose(q, s.leaf as usize, s.hi as usize);
+                let (l, len) = model.leaf(leaf);
+                // A key not above the first one is at 0, where this finds it.
+                let (u, (lo, hi)) = if q > l.first {
+                    let u = l.relative(q);
+                    (u, l.aim::<SIMD>(u, len))
+                } else {
+                    (K::default(), (0, 0))
+                };
+                self.view(l, len).map_err(|missing| (missing, done))?.prefetch(lo, hi);
+                (s.leaf, s.lo, s.hi, s.u) = (leaf as u32, lo as u32, hi as u32, u);
+            }
+            for (i, (s, out)) in searches.iter().zip(out).enumerate() {
+                let (l, len) = model.leaf(s.leaf as usize);
+                let view = self.view(l, len).map_err(|missing| (missing, done))?;
+                // SAFETY: the caller sees to it.
+                let (at, certain) = unsafe { view.find::<SIMD>(s.u, s.lo as usize, s.hi as usize) };
+                let at = if certain { at } else { self.gallop(&view, s.u, at) };
+                *out = l.start + at as u32;
+                if let Some(found) = found.get_mut(done + i) {
+                    *found = self.is_at(q[i], s.leaf as usize, &view, at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the model expects `q`, without looking at keys.
+    pub fn predict(&self, q: K) -> Prediction {
+        let Some(leaf) = self.model.leaf_of(q) else { return Prediction { pos: 0, lo: 0, hi: 0 } };
+        let (l, len) = self.model.leaf(leaf);
+        let (lo, hi) = l.window(l.relative(q), len);
+        let start = l.start as usize;
+        Prediction { pos: start + lo.midpoint(hi), lo: start + lo, hi: start + hi }
+    }
+
+    /// Size and precision of the model.
+    pub fn stats(&self) -> ModelStats {
+        let model = &*self.model;
+        ModelStats {
+            leaf_count: model.leaf_count,
+            max_error: model.max_error,
+            mean_error: model.mean_error,
+            model_bytes: model.leaf_count * Leaf::<K>::BYTES
+                + model.root.as_ref().map_or(0, Root::memory_bytes)
+                + model.by_position.capacity() * 4,
+            key_bytes: model.key_bytes(),
+        }
+    }
+
+    /// Memory held without the chunks, in bytes.
+    pub fn model_bytes(&self) -> usize {
+        self.model.memory_bytes() + self.chunks.table_bytes()
+    }
+
+    /// Memory held, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.model_bytes() + self.chunks.resident_bytes()
     }
 }
 

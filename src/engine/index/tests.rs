@@ -6,30 +6,70 @@ use super::*;
 fn check<K: ModelKey>(keys: &[K], extra: &[K]) {
     let index = LearnedKeys::build(keys);
     check_index(&index, keys, extra);
-    let mut bytes = Vec::new();
-    index.encode(&mut bytes);
-    let read = LearnedKeys::<K>::decode_from(&bytes).expect("its own format");
+    let stored = Stored::of(&index);
+    let read = stored.read::<K>().expect("its own format");
     check_index(&read, keys, extra);
     #[cfg(target_arch = "x86_64")]
-    check_index(&LearnedKeys { simd: false, ..read.clone() }, keys, extra);
-    let mut again = Vec::new();
-    read.encode(&mut again);
-    assert_eq!(bytes, again);
+    check_index(&without_simd(&read), keys, extra);
+    assert_eq!(stored, Stored::of(&read));
+}
+
+/// An index as it is on disk: model and chunks.
+#[derive(Debug, PartialEq)]
+struct Stored {
+    model: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
+}
+
+impl Stored {
+    fn of<K: ModelKey>(index: &LearnedKeys<K>) -> Self {
+        let mut model = Vec::new();
+        index.encode(&mut model);
+        let chunk = |i| {
+            let bytes = index.chunks.get(i).expect("all in memory");
+            bytes[..bytes.len() - bits::PADDING].to_vec()
+        };
+        Self { model, chunks: (0..index.chunks.len()).map(chunk).collect() }
+    }
+
+    fn read<K: ModelKey>(&self) -> crate::engine::error::Result<LearnedKeys<K>> {
+        let lengths: Vec<u32> = self.chunks.iter().map(|c| c.len() as u32).collect();
+        let index = LearnedKeys::decode_from(&self.model, &lengths)?;
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            index.put(i, &padded(chunk.clone()))?;
+        }
+        Ok(index)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn without_simd<K: ModelKey>(index: &LearnedKeys<K>) -> LearnedKeys<K> {
+    let model = Model { simd: false, ..(*index.model).clone() };
+    LearnedKeys { model: Arc::new(model), chunks: index.chunks.clone() }
+}
+
+fn batch<K: ModelKey>(index: &LearnedKeys<K>, queries: &[K]) -> (Vec<u32>, Vec<bool>) {
+    let (mut out, mut found) = (vec![7; queries.len()], vec![true; queries.len()]);
+    index.find_batch(queries, &mut out, &mut found).expect("all in memory");
+    let mut again = vec![9; queries.len()];
+    index.find_batch(queries, &mut again, &mut []).expect("all in memory");
+    assert_eq!(out, again);
+    (out, found)
 }
 
 fn check_index<K: ModelKey>(index: &LearnedKeys<K>, keys: &[K], extra: &[K]) {
     assert_eq!(index.len(), keys.len());
     assert_eq!(index.is_empty(), keys.is_empty());
     let mut decoded = Vec::new();
-    index.decode(0..keys.len(), &mut decoded);
+    index.decode(0..keys.len(), &mut decoded).unwrap();
     assert_eq!(decoded, keys);
     for (i, k) in keys.iter().enumerate() {
-        assert_eq!(index.get(i), *k, "key {i}");
+        assert_eq!(index.get(i), Ok(*k), "key {i}");
     }
     if keys.len() > 2 {
         let range = keys.len() / 3..keys.len() - keys.len() / 4;
         decoded.truncate(1);
-        index.decode(range.clone(), &mut decoded);
+        index.decode(range.clone(), &mut decoded).unwrap();
         assert_eq!(decoded[1..], keys[range]);
     }
 
@@ -42,21 +82,19 @@ fn check_index<K: ModelKey>(index: &LearnedKeys<K>, keys: &[K], extra: &[K]) {
     let mut expected = Vec::with_capacity(queries.len());
     for &q in &queries {
         let lower = keys.partition_point(|&k| k < q);
-        assert_eq!(index.lower_bound(q), lower, "lower bound of {q:?}");
+        assert_eq!(index.lower_bound(q), Ok(lower), "lower bound of {q:?}");
+        assert_eq!(index.find(q), Ok((lower, keys.get(lower) == Some(&q))), "{q:?}");
         let upper = keys.partition_point(|&k| k <= q);
-        assert_eq!(index.upper_bound(q), upper, "upper bound of {q:?}");
+        assert_eq!(index.upper_bound(q), Ok(upper), "upper bound of {q:?}");
         let p = index.predict(q);
         assert!(p.lo <= p.pos && p.pos <= p.hi && p.hi <= keys.len(), "{p:?}");
         assert!(p.lo <= lower && lower <= p.hi, "{lower} of {q:?} outside {p:?}");
-        expected.push(lower as u32);
+        expected.push((lower as u32, keys.get(lower) == Some(&q)));
     }
-    let mut out = vec![7; queries.len()];
-    index.lower_bound_batch(&queries, &mut out);
-    assert_eq!(out, expected);
+    assert_eq!(batch(index, &queries), expected.iter().copied().unzip());
     queries.reverse();
     expected.reverse();
-    index.lower_bound_batch(&queries, &mut out);
-    assert_eq!(out, expected);
+    assert_eq!(batch(index, &queries), expected.iter().copied().unzip());
 }
 
 /// The same keys as `u64` and, moved around the 128-bit range, as `u128`.
@@ -113,11 +151,11 @@ fn sets_longer_than_the_longest_leaf() {
         let keys: Vec<u64> = (0..200_000).map(|i| i * step).collect();
         let index = LearnedKeys::build(&keys);
         let mut all = Vec::new();
-        index.decode(0..keys.len(), &mut all);
+        index.decode(0..keys.len(), &mut all).unwrap();
         assert_eq!(all, keys);
         for q in keys.iter().step_by(97).flat_map(|&k| [k.saturating_sub(1), k, k + 1]) {
-            assert_eq!(index.lower_bound(q), keys.partition_point(|&k| k < q));
-            assert_eq!(index.upper_bound(q), keys.partition_point(|&k| k <= q));
+            assert_eq!(index.lower_bound(q), Ok(keys.partition_point(|&k| k < q)));
+            assert_eq!(index.upper_bound(q), Ok(keys.partition_point(|&k| k <= q)));
         }
     }
 }
@@ -204,53 +242,51 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        let mut bytes = Vec::new();
-        if wide {
+        let mut stored = if wide {
             let keys: Vec<u128> = keys.iter().map(|&k| u128::from(k) << 50).collect();
-            LearnedKeys::build(&keys).encode(&mut bytes);
+            Stored::of(&LearnedKeys::build(&keys))
         } else {
-            LearnedKeys::build(&keys).encode(&mut bytes);
-        }
+            Stored::of(&LearnedKeys::build(&keys))
+        };
         for (at, value) in damage {
-            let at = at.index(bytes.len());
-            bytes[at] = value;
+            let at = at.index(stored.model.len());
+            stored.model[at] = value;
         }
         if let Some(cut) = cut {
-            bytes.truncate(cut.index(bytes.len()));
+            stored.model.truncate(cut.index(stored.model.len()));
         }
-        exercise::<u64>(&bytes, &keys);
-        exercise::<u128>(&bytes, &[0, 1, u128::MAX]);
+        exercise::<u64>(&stored, &keys);
+        exercise::<u128>(&stored, &[0, 1, u128::MAX]);
     }
 
     #[test]
     fn random_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        exercise::<u64>(&bytes, &[0, 1, u64::MAX]);
-        exercise::<u128>(&bytes, &[0, 1, u128::MAX]);
+        let stored = Stored { model: bytes, chunks: vec![Vec::new(), vec![1; 16]] };
+        exercise::<u64>(&stored, &[0, 1, u64::MAX]);
+        exercise::<u128>(&stored, &[0, 1, u128::MAX]);
     }
 }
 
-fn exercise<K: ModelKey>(bytes: &[u8], queries: &[K]) {
-    let Ok(index) = LearnedKeys::<K>::decode_from(bytes) else { return };
+fn exercise<K: ModelKey>(stored: &Stored, queries: &[K]) {
+    let Ok(index) = stored.read::<K>() else { return };
     #[cfg(target_arch = "x86_64")]
-    exercise_index(&LearnedKeys { simd: false, ..index.clone() }, queries);
+    exercise_index(&without_simd(&index), queries);
     exercise_index(&index, queries);
 }
 
 fn exercise_index<K: ModelKey>(index: &LearnedKeys<K>, queries: &[K]) {
-    let mut out = vec![0; queries.len()];
-    index.lower_bound_batch(queries, &mut out);
-    assert!(out.iter().all(|&p| p as usize <= index.len()));
+    assert!(batch(index, queries).0.iter().all(|&p| p as usize <= index.len()));
     for &q in queries {
-        assert!(index.lower_bound(q) <= index.len());
-        assert!(index.upper_bound(q) <= index.len());
+        assert!(index.lower_bound(q).unwrap() <= index.len());
+        assert!(index.upper_bound(q).unwrap() <= index.len());
         let p = index.predict(q);
         assert!(p.lo <= p.hi && p.hi <= index.len());
     }
     let mut keys = Vec::new();
-    index.decode(0..index.len(), &mut keys);
+    index.decode(0..index.len(), &mut keys).unwrap();
     assert_eq!(keys.len(), index.len());
     for (i, k) in keys.iter().enumerate() {
-        assert_eq!(index.get(i), *k);
+        assert_eq!(index.get(i), Ok(*k));
     }
     index.stats();
 }
@@ -297,14 +333,16 @@ fn a_wrong_model_gives_right_answers() {
     let right = LearnedKeys::build(&keys);
     let mut wrong = right.clone();
     // A root over other leaves sends every key elsewhere.
-    let mut leaves = wrong.leaves[..wrong.leaf_count].to_vec();
+    let model = Arc::make_mut(&mut wrong.model);
+    let mut leaves = model.leaves[..model.leaf_count].to_vec();
     leaves.iter_mut().for_each(|l| l.first = l.first.wrapping_mul(3) / 7);
     leaves.sort_by_key(|l| l.first);
-    wrong.root = Some(Root::new(&leaves));
+    model.root = Some(Root::new(&leaves));
     check_index_bounds(&wrong, &keys);
     // A reach that does not hold.
     let mut wrong = right.clone();
-    for l in &mut wrong.leaves[..right.leaf_count] {
+    let model = Arc::make_mut(&mut wrong.model);
+    for l in &mut model.leaves[..model.leaf_count] {
         l.meta &= !(15 << 24);
     }
     check_index_bounds(&wrong, &keys);
@@ -315,26 +353,96 @@ fn check_index_bounds(index: &LearnedKeys<u64>, keys: &[u64]) {
     let expected: Vec<u32> =
         queries.iter().map(|&q| keys.partition_point(|&k| k < q) as u32).collect();
     for (&q, &e) in queries.iter().zip(&expected) {
-        assert_eq!(index.lower_bound(q), e as usize, "{q}");
+        assert_eq!(index.lower_bound(q), Ok(e as usize), "{q}");
     }
-    let mut out = vec![0; queries.len()];
-    index.lower_bound_batch(&queries, &mut out);
-    assert_eq!(out, expected);
+    assert_eq!(batch(index, &queries).0, expected);
 }
 
 #[test]
 fn damage_is_named() {
-    let mut bytes = Vec::new();
-    LearnedKeys::<u64>::build(&[1, 2, 3, 10]).encode(&mut bytes);
-    let error = |bytes: &[u8]| LearnedKeys::<u64>::decode_from(bytes).expect_err("damage");
+    let stored = Stored::of(&LearnedKeys::<u64>::build(&[1, 2, 3, 10]));
+    let lengths: Vec<u32> = stored.chunks.iter().map(|c| c.len() as u32).collect();
+    let bytes = &stored.model;
+    let error =
+        |bytes: &[u8]| LearnedKeys::<u64>::decode_from(bytes, &lengths).expect_err("damage");
     let kind = crate::engine::error::ErrorKind::Corruption;
     assert_eq!(error(&[]).kind(), kind);
     assert_eq!(error(&bytes[..bytes.len() - 1]).kind(), kind);
-    assert_eq!(LearnedKeys::<u128>::decode_from(&bytes).expect_err("other keys").kind(), kind);
+    assert_eq!(stored.read::<u128>().expect_err("other keys").kind(), kind);
     let mut newer = bytes.clone();
     newer[4] = 9;
     assert!(error(&newer).message().contains("version 9"), "{}", error(&newer));
     let mut huge = bytes.clone();
     huge[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(error(&huge).kind(), kind);
+    let read = |lengths: &[u32]| LearnedKeys::<u64>::decode_from(bytes, lengths);
+    assert_eq!(read(&lengths[1..]).expect_err("no empty chunk").kind(), kind);
+    assert_eq!(read(&[0, 0]).expect_err("residuals outside").kind(), kind);
+    let short = padded(vec![0; lengths[1] as usize - 1]);
+    assert_eq!(read(&lengths).unwrap().put(1, &short).expect_err("too short").kind(), kind);
+}
+
+/// A search says which chunk it lacks, and is right once it has it.
+#[test]
+fn chunks_come_one_by_one() {
+    let mut next = random(7);
+    let mut keys: Vec<u64> = (0..60_000).map(|_| next()).collect();
+    keys.sort_unstable();
+    let whole = LearnedKeys::build(&keys);
+    assert!(whole.chunks.len() > 8);
+    let copy = |index: &LearnedKeys<u64>, missing: Missing| {
+        index.put(missing.chunk, whole.chunks.slot(missing.chunk).unwrap()).unwrap();
+    };
+    let index = whole.emptied();
+    assert_eq!(index.memory_bytes(), index.model_bytes() + bits::PADDING);
+    let missing = index.find(keys[30_000]).unwrap_err();
+    assert_eq!(index.get(30_000), Err(missing));
+    copy(&index, missing);
+    assert_eq!(index.find(keys[30_000]), Ok((30_000, true)));
+    assert_eq!(index.get(30_000), Ok(keys[30_000]));
+    assert!(index.get(0).is_err());
+    let gone = index.without_chunk(missing.chunk);
+    assert_eq!(gone.find(keys[30_000]), Err(missing));
+    assert_eq!(index.find(keys[30_000]), Ok((30_000, true)), "the old table stays");
+
+    // Batches and decoding go on where they were.
+    let queries: Vec<u64> = keys.iter().copied().rev().step_by(7).collect();
+    let (mut out, mut found) = (vec![0; queries.len()], vec![false; queries.len()]);
+    let (mut done, mut misses) = (0, 0);
+    while let Err((missing, more)) =
+        index.find_batch(&queries[done..], &mut out[done..], &mut found[done..])
+    {
+        copy(&index, missing);
+        (done, misses) = (done + more, misses + 1);
+    }
+    assert_eq!(misses, whole.chunks.len() - 2, "all but the empty one and that from before");
+    assert!(found.iter().all(|f| *f));
+    assert!(out.iter().zip(&queries).all(|(p, q)| keys[*p as usize] == *q));
+    let index = index.emptied();
+    let mut decoded = Vec::new();
+    while let Err(missing) = index.decode(100 + decoded.len()..59_000, &mut decoded) {
+        copy(&index, missing);
+    }
+    assert_eq!(decoded, keys[100..59_000]);
+}
+
+#[test]
+fn parts_are_trained_on_as_the_whole() {
+    let mut next = random(8);
+    let keys: Vec<u64> = (0..200_000).map(|i| i * 1_000 + next() % 900).collect();
+    let whole = Stored::of(&LearnedKeys::build(&keys));
+    let mut builder = Builder::default();
+    let mut chunks = Vec::new();
+    let mut rest = &keys[..];
+    while !rest.is_empty() {
+        let (part, more) = rest.split_at(rest.len().min(next() as usize % 90_000));
+        builder.push(part);
+        chunks.extend(builder.take_chunks());
+        rest = more;
+    }
+    let (index, last) = builder.finish();
+    chunks.extend(last);
+    let mut model = Vec::new();
+    index.encode(&mut model);
+    assert_eq!(Stored { model, chunks }, whole);
 }

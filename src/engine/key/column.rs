@@ -180,6 +180,16 @@ impl KeyColumn {
         }
     }
 
+    /// Compares the key at `position` with `key`.
+    pub fn compare_at(&self, position: usize, key: &EncodedKey) -> Ordering {
+        match (self, key) {
+            (Self::U64(keys), EncodedKey::U64(key)) => keys[position].cmp(key),
+            (Self::U128(keys), EncodedKey::U128(key)) => keys[position].cmp(key),
+            (Self::Bytes(keys), EncodedKey::Bytes(key)) => keys.value(position).cmp(key),
+            _ => panic!("{SAME_FORM}"),
+        }
+    }
+
     /// Whether no key is below the one before.
     pub fn is_sorted(&self) -> bool {
         match self {

@@ -35,6 +35,14 @@ impl KeyRange {
         Self { lower: Bound::Included(key.clone()), upper: Bound::Included(key) }
     }
 
+    /// The one key that the range is of, if it is written so.
+    pub fn as_point(&self) -> Option<&EncodedKey> {
+        match (&self.lower, &self.upper) {
+            (Bound::Included(a), Bound::Included(b)) if a == b => Some(a),
+            _ => None,
+        }
+    }
+
     /// Whether `key` lies inside.
     pub fn contains(&self, key: &EncodedKey) -> bool {
         let above = match &self.lower {

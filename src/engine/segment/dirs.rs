@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use super::index_file::SegmentKeys;
+use super::keys::{KeyIndex, Stop};
 use super::{Segment, SegmentStore, blocks};
 use crate::engine::error::Result;
 use crate::engine::id::TableId;
@@ -11,10 +11,13 @@ use crate::engine::key::EncodedKey;
 impl Segment {
     /// The position that the model predicts for a key; `None` where the key is not learned.
     pub(crate) fn predict(&self, key: &EncodedKey) -> Result<Option<u64>> {
-        Ok(match (&*self.segment_keys()?, key) {
-            (SegmentKeys::U64(keys), EncodedKey::U64(key)) => Some(keys.predict(*key).pos as u64),
-            (SegmentKeys::U128(keys), EncodedKey::U128(key)) => Some(keys.predict(*key).pos as u64),
-            _ => None,
+        self.with_keys(|index| match (index, key) {
+            (KeyIndex::U64(keys), EncodedKey::U64(key)) => Ok(Some(keys.predict(*key).pos as u64)),
+            (KeyIndex::U128(keys), EncodedKey::U128(key)) => {
+                Ok(Some(keys.predict(*key).pos as u64))
+            }
+            (KeyIndex::Bytes(_), EncodedKey::Bytes(_)) => Ok(None),
+            _ => Err(Stop::WrongForm),
         })
     }
 }

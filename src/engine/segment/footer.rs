@@ -14,6 +14,7 @@ use prost::bytes::{Buf, Bytes, buf::Reader};
 use super::SegmentMeta;
 use super::blocks::BlockReader;
 use super::properties::{KEY_METADATA, SCHEMA_METADATA};
+use crate::engine::cache::Cached;
 use crate::engine::error::{Error, Result};
 use crate::engine::fs::Vfs;
 use crate::engine::id::FieldId;
@@ -26,6 +27,8 @@ pub(super) struct Footer {
     pub(super) declared: SchemaRef,
     pub(super) blocks: Vec<u32>,
 }
+
+impl Cached for Footer {}
 
 impl Footer {
     /// Reads the footer of the segment's Parquet file, whose blocks have these checksums.

@@ -1,82 +1,27 @@
-//! The `.idx` file of a segment: learned keys, and checksums of the Parquet file's blocks.
+//! The `.idx` file of a segment: its keys in chunks, what finds them, and checksums of the Parquet file's
+//! blocks. Each part has a checksum and is read by itself.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::SegmentMeta;
 use super::blocks::{BLOCK_BYTES, BlockWriter, Checksums, at_path, temporary};
+use super::keys::{KeyIndex, Place, SegmentKeys};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::fs::{Vfs, VfsFile};
 use crate::engine::id::SegmentId;
-use crate::engine::index::{LearnedKeys, ModelStats};
-use crate::engine::key::{KeyColumn, KeyForm};
+use crate::engine::index::{padded, unpadded};
+use crate::engine::key::KeyForm;
 
 const MAGIC: [u8; 8] = *b"OMENIDX\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version and form of the keys.
 const HEADER_BYTES: usize = 16;
+/// Where the first chunk of keys lies.
+pub(super) const KEYS_OFFSET: u64 = HEADER_BYTES as u64;
 /// See [`Trailer::encode`].
 const TRAILER_BYTES: usize = 80;
-
-/// The keys of a segment, in memory.
-#[derive(Debug)]
-pub(super) enum SegmentKeys {
-    U64(LearnedKeys<u64>),
-    U128(LearnedKeys<u128>),
-    /// Not in the file: encoded from the key columns at first use.
-    Bytes(KeyColumn),
-}
-
-impl SegmentKeys {
-    /// Trains on all keys of a segment.
-    pub(super) fn build(keys: KeyColumn) -> Self {
-        match keys {
-            KeyColumn::U64(keys) => Self::U64(LearnedKeys::build(&keys)),
-            KeyColumn::U128(keys) => Self::U128(LearnedKeys::build(&keys)),
-            bytes @ KeyColumn::Bytes(_) => Self::Bytes(bytes),
-        }
-    }
-
-    /// Size and precision of the model; zeros where there is none.
-    pub(super) fn stats(&self) -> ModelStats {
-        match self {
-            Self::U64(keys) => keys.stats(),
-            Self::U128(keys) => keys.stats(),
-            Self::Bytes(_) => ModelStats::default(),
-        }
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        match self {
-            Self::U64(keys) => keys.memory_bytes(),
-            Self::U128(keys) => keys.memory_bytes(),
-            Self::Bytes(keys) => keys.memory_bytes(),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::U64(keys) => keys.len(),
-            Self::U128(keys) => keys.len(),
-            Self::Bytes(keys) => keys.len(),
-        }
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::U64(keys) => keys.encode(out),
-            Self::U128(keys) => keys.encode(out),
-            Self::Bytes(_) => {}
-        }
-    }
-
-    fn decode(form: KeyForm, bytes: &[u8]) -> Result<Self> {
-        match form {
-            KeyForm::U64 => Ok(Self::U64(LearnedKeys::decode_from(bytes)?)),
-            KeyForm::U128 => Ok(Self::U128(LearnedKeys::decode_from(bytes)?)),
-            KeyForm::Bytes => Err(Error::internal("row-encoded keys are not in the index file")),
-        }
-    }
-}
 
 fn form_code(form: KeyForm) -> u32 {
     match form {
@@ -94,8 +39,10 @@ struct Trailer {
     data_bytes: u64,
     data_crc: u32,
     blocks_crc: u32,
+    /// Of all chunks of keys.
     keys_bytes: u64,
-    keys_crc: u32,
+    directory_bytes: u64,
+    directory_crc: u32,
 }
 
 impl Trailer {
@@ -107,9 +54,10 @@ impl Trailer {
         out.extend_from_slice(&self.data_crc.to_le_bytes());
         out.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
         out.extend_from_slice(&self.blocks_crc.to_le_bytes());
-        out.extend_from_slice(&self.keys_crc.to_le_bytes());
+        out.extend_from_slice(&self.directory_crc.to_le_bytes());
         out.extend_from_slice(&self.keys_bytes.to_le_bytes());
         out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.directory_bytes.to_le_bytes());
         // Reserved.
         out.resize(TRAILER_BYTES - 12, 0);
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
@@ -145,8 +93,9 @@ impl Trailer {
             data_bytes: u64_at(16),
             data_crc: u32_at(24),
             blocks_crc: u32_at(32),
-            keys_crc: u32_at(36),
+            directory_crc: u32_at(36),
             keys_bytes: u64_at(40),
+            directory_bytes: u64_at(52),
         })
     }
 }
@@ -171,47 +120,75 @@ fn header(form: KeyForm) -> [u8; HEADER_BYTES] {
 pub(super) struct Owner {
     pub(super) segment: SegmentId,
     pub(super) row_count: u64,
-    pub(super) form: KeyForm,
 }
 
-/// Writes an index file under its temporary name and syncs it.
-pub(super) fn write(
-    vfs: &dyn Vfs,
-    path: &Path,
-    owner: &Owner,
-    keys: &SegmentKeys,
-    data: &Checksums,
-) -> Result<Checksums> {
-    use std::io::Write;
+/// Writes an index file under its temporary name: chunk after chunk, as the keys come.
+#[derive(Debug)]
+pub(super) struct IndexWriter {
+    out: BlockWriter,
+    temporary: PathBuf,
+    places: Vec<Place>,
+    /// Bytes so far.
+    len: u64,
+}
 
-    let mut encoded = Vec::new();
-    keys.encode(&mut encoded);
-    let blocks: Vec<u8> = data.blocks.iter().flat_map(|crc| crc.to_le_bytes()).collect();
-    let trailer = Trailer {
-        segment: owner.segment.0,
-        row_count: owner.row_count,
-        data_bytes: data.len,
-        data_crc: data.whole,
-        blocks_crc: crc32c::crc32c(&blocks),
-        keys_bytes: encoded.len() as u64,
-        keys_crc: crc32c::crc32c(&encoded),
-    };
-    let temporary = temporary(path);
-    let mut out = BlockWriter::create(vfs, &temporary)?;
-    let written = (|| {
-        out.write_all(&header(owner.form))?;
-        out.write_all(&encoded)?;
-        out.write_all(&blocks)?;
-        out.write_all(&trailer.encode())?;
-        out.finish()
-    })();
-    written.map_err(|e| at_path(e, &temporary))
+impl IndexWriter {
+    pub(super) fn create(vfs: &dyn Vfs, path: &Path, form: KeyForm) -> Result<Self> {
+        let temporary = temporary(path);
+        let mut out = BlockWriter::create(vfs, &temporary)?;
+        out.write_all(&header(form)).map_err(|e| at_path(e, &temporary))?;
+        Ok(Self { out, temporary, places: Vec::new(), len: KEYS_OFFSET })
+    }
+
+    /// Appends the next chunk.
+    pub(super) fn chunk(&mut self, bytes: &[u8]) -> Result<()> {
+        let len = u32::try_from(bytes.len())
+            .map_err(|_| Error::exhausted("a key exceeds 4 GiB: use shorter keys"))?;
+        self.places.push(Place { offset: self.len, len, crc: crc32c::crc32c(bytes) });
+        self.len += bytes.len() as u64;
+        self.out.write_all(bytes).map_err(|e| at_path(e, &self.temporary))
+    }
+
+    /// Completes and syncs the file. `index` is that of the chunks that were written.
+    pub(super) fn finish(
+        self,
+        owner: &Owner,
+        index: &KeyIndex,
+        data: &Checksums,
+    ) -> Result<Checksums> {
+        let mut directory = Vec::new();
+        directory.extend_from_slice(&(self.places.len() as u32).to_le_bytes());
+        for place in &self.places {
+            directory.extend_from_slice(&place.len.to_le_bytes());
+            directory.extend_from_slice(&place.crc.to_le_bytes());
+        }
+        index.encode(&mut directory);
+        let blocks: Vec<u8> = data.blocks.iter().flat_map(|crc| crc.to_le_bytes()).collect();
+        let trailer = Trailer {
+            segment: owner.segment.0,
+            row_count: owner.row_count,
+            data_bytes: data.len,
+            data_crc: data.whole,
+            blocks_crc: crc32c::crc32c(&blocks),
+            keys_bytes: self.len - KEYS_OFFSET,
+            directory_bytes: directory.len() as u64,
+            directory_crc: crc32c::crc32c(&directory),
+        };
+        let mut out = self.out;
+        let written = (|| {
+            out.write_all(&directory)?;
+            out.write_all(&blocks)?;
+            out.write_all(&trailer.encode())?;
+            out.finish()
+        })();
+        written.map_err(|e| at_path(e, &self.temporary))
+    }
 }
 
 /// An index file that is open and whose trailer fits the segment.
 #[derive(Debug)]
 pub(super) struct IndexFile<'a> {
-    file: std::sync::Arc<dyn VfsFile>,
+    file: Arc<dyn VfsFile>,
     path: &'a Path,
     trailer: Trailer,
 }
@@ -248,8 +225,10 @@ impl<'a> IndexFile<'a> {
             return Err(damaged("does not begin as an index file does"));
         }
         let blocks_bytes = meta.data_bytes.div_ceil(BLOCK_BYTES as u64) * 4;
-        let lengths =
-            trailer.keys_bytes.checked_add(blocks_bytes + (HEADER_BYTES + TRAILER_BYTES) as u64);
+        let lengths = trailer
+            .keys_bytes
+            .checked_add(trailer.directory_bytes)
+            .and_then(|l| l.checked_add(blocks_bytes + (HEADER_BYTES + TRAILER_BYTES) as u64));
         if trailer.segment != meta.id.0
             || trailer.row_count != meta.row_count
             || (trailer.data_bytes, trailer.data_crc) != (meta.data_bytes, meta.data_crc)
@@ -262,37 +241,85 @@ impl<'a> IndexFile<'a> {
 
     /// Checksums of the Parquet file's blocks.
     pub(super) fn blocks(&self) -> Result<Vec<u32>> {
-        let offset = HEADER_BYTES as u64 + self.trailer.keys_bytes;
+        let offset = KEYS_OFFSET + self.trailer.keys_bytes + self.trailer.directory_bytes;
         let len = self.trailer.data_bytes.div_ceil(BLOCK_BYTES as u64) * 4;
-        let bytes = self.section(offset, len, self.trailer.blocks_crc)?;
+        let bytes = self.section(offset, len as usize, self.trailer.blocks_crc)?;
         Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
-    /// The learned keys.
+    /// What finds the keys; none of them.
     pub(super) fn keys(&self, form: KeyForm) -> Result<SegmentKeys> {
-        let offset = HEADER_BYTES as u64;
-        let bytes = self.section(offset, self.trailer.keys_bytes, self.trailer.keys_crc)?;
-        let keys = SegmentKeys::decode(form, &bytes).map_err(|e| e.context(self.path.display()))?;
-        if keys.len() as u64 != self.trailer.row_count {
-            return Err(Error::corruption(format!(
-                "{}: holds {} keys for {} rows",
-                self.path.display(),
-                keys.len(),
-                self.trailer.row_count
-            )));
+        let offset = KEYS_OFFSET + self.trailer.keys_bytes;
+        let len = self.trailer.directory_bytes as usize;
+        let bytes = self.section(offset, len, self.trailer.directory_crc)?;
+        let damaged = |what: String| Error::corruption(format!("{}: {what}", self.path.display()));
+        let (places, model) = self
+            .places(&bytes)
+            .ok_or_else(|| damaged("its directory is not that of its keys".into()))?;
+        let lengths: Vec<u32> = places.iter().map(|place| place.len).collect();
+        let index =
+            KeyIndex::decode(form, model, &lengths).map_err(|e| e.context(self.path.display()))?;
+        if index.len() as u64 != self.trailer.row_count {
+            let (found, rows) = (index.len(), self.trailer.row_count);
+            return Err(damaged(format!("holds {found} keys for {rows} rows")));
+        }
+        Ok(SegmentKeys { index, places: places.into() })
+    }
+
+    /// Where the chunks lie, and the rest of the directory.
+    fn places<'b>(&self, directory: &'b [u8]) -> Option<(Vec<Place>, &'b [u8])> {
+        let (count, rest) = directory.split_first_chunk()?;
+        let count = u32::from_le_bytes(*count) as usize;
+        let (table, model) = rest.split_at_checked(count.checked_mul(8)?)?;
+        let mut offset = KEYS_OFFSET;
+        let places = table.as_chunks::<8>().0.iter().map(|entry| {
+            let [l0, l1, l2, l3, c0, c1, c2, c3] = *entry;
+            let (len, crc) =
+                (u32::from_le_bytes([l0, l1, l2, l3]), u32::from_le_bytes([c0, c1, c2, c3]));
+            let place = Place { offset, len, crc };
+            offset += u64::from(len);
+            place
+        });
+        let places: Vec<Place> = places.collect();
+        (offset == KEYS_OFFSET + self.trailer.keys_bytes).then_some((places, model))
+    }
+
+    /// What finds the keys, and all of them.
+    pub(super) fn all_keys(&self, form: KeyForm) -> Result<SegmentKeys> {
+        let keys = self.keys(form)?;
+        for (i, place) in keys.places.iter().enumerate() {
+            let bytes = self.section(place.offset, place.len as usize, place.crc)?;
+            keys.put(i, &padded(bytes)).map_err(|e| e.context(self.path.display()))?;
         }
         Ok(keys)
     }
 
-    fn section(&self, offset: u64, len: u64, crc: u32) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; len as usize];
-        self.file.read_at(&mut bytes, offset).map_err(|e| at_path(e, self.path))?;
-        if crc32c::crc32c(&bytes) != crc {
-            return Err(Error::corruption(format!(
-                "{}: the checksum of the section at offset {offset} does not match",
-                self.path.display()
-            )));
-        }
-        Ok(bytes)
+    fn section(&self, offset: u64, len: usize, crc: u32) -> Result<Vec<u8>> {
+        read_section(&*self.file, self.path, offset, len, crc)
     }
+}
+
+/// A chunk of keys, as [`padded`] makes it. Its place comes from a directory that was verified.
+pub(super) fn read_chunk(vfs: &dyn Vfs, path: &Path, place: Place) -> Result<Arc<[u8]>> {
+    let file = vfs.open(path).map_err(|e| at_path(e, path))?;
+    read_section(&*file, path, place.offset, place.len as usize, place.crc).map(padded)
+}
+
+/// Reads and verifies `len` bytes.
+fn read_section(
+    file: &dyn VfsFile,
+    path: &Path,
+    offset: u64,
+    len: usize,
+    crc: u32,
+) -> Result<Vec<u8>> {
+    let mut bytes = unpadded(len);
+    file.read_at(&mut bytes, offset).map_err(|e| at_path(e, path))?;
+    if crc32c::crc32c(&bytes) != crc {
+        return Err(Error::corruption(format!(
+            "{}: the checksum of the section at offset {offset} does not match",
+            path.display()
+        )));
+    }
+    Ok(bytes)
 }

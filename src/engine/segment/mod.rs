@@ -1,11 +1,12 @@
 //! Segments: immutable files of rows in key order. `<id>.parquet` holds the rows, `<id>.idx` the
-//! learned index, the exact keys and the checksums of the Parquet file's blocks.
+//! exact keys, what finds them and the checksums of the Parquet file's blocks.
 
 mod blocks;
 mod decode;
 mod dirs;
 mod footer;
 mod index_file;
+mod keys;
 mod plain;
 mod properties;
 mod reader;

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{Array, ArrayRef, UInt32Array, new_empty_array};
+use arrow::array::{Array, ArrayRef, BinaryArray, UInt32Array, new_empty_array};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use parking_lot::Mutex;
 
 use super::footer::Footer;
-use super::index_file::{self, IndexFile, SegmentKeys};
+use super::index_file::{self, IndexFile, IndexWriter, Owner};
+use super::keys::{Built, CachedChunk, CachedModel, KeyIndex, KeysInMemory, SegmentKeys, Stop};
 use super::{SegmentMeta, SegmentStore, blocks, decode};
 use crate::engine::cache::{CacheKey, CachePart};
 use crate::engine::error::{Error, ErrorKind, Result};
@@ -28,6 +30,8 @@ pub struct Segment {
     codec: KeyCodec,
     data_path: PathBuf,
     index_path: PathBuf,
+    /// Keys in memory; the cache has a hand in it.
+    keys: Arc<KeysInMemory>,
     /// How often rows of a column of a row group were read past the cache: groups times fields.
     cold_reads: OnceLock<Box<[AtomicU8]>>,
     /// Held while the index file is written anew.
@@ -43,6 +47,7 @@ impl Segment {
             store: store.clone(),
             codec: codec.clone(),
             meta,
+            keys: Arc::default(),
             cold_reads: OnceLock::new(),
             rebuild: Mutex::new(()),
         }
@@ -66,47 +71,66 @@ impl Segment {
 
     /// Position of the first row whose key is `>= key` (`row_count` where there is none).
     pub fn lower_bound(&self, key: &EncodedKey) -> Result<u64> {
-        match (&*self.segment_keys()?, key) {
-            (SegmentKeys::U64(keys), EncodedKey::U64(key)) => Ok(keys.lower_bound(*key) as u64),
-            (SegmentKeys::U128(keys), EncodedKey::U128(key)) => Ok(keys.lower_bound(*key) as u64),
-            (SegmentKeys::Bytes(keys), EncodedKey::Bytes(_)) => Ok(keys.lower_bound(key) as u64),
-            _ => Err(self.wrong_form()),
-        }
+        let at = self.with_keys(|index| match (index, key) {
+            (KeyIndex::U64(keys), EncodedKey::U64(key)) => Ok(keys.lower_bound(*key)?),
+            (KeyIndex::U128(keys), EncodedKey::U128(key)) => Ok(keys.lower_bound(*key)?),
+            (KeyIndex::Bytes(keys), EncodedKey::Bytes(key)) => Ok(keys.lower_bound(key)?),
+            _ => Err(Stop::WrongForm),
+        })?;
+        Ok(at as u64)
     }
 
     /// Position of the first row whose key is `> key`.
     pub fn upper_bound(&self, key: &EncodedKey) -> Result<u64> {
-        match (&*self.segment_keys()?, key) {
-            (SegmentKeys::U64(keys), EncodedKey::U64(key)) => Ok(keys.upper_bound(*key) as u64),
-            (SegmentKeys::U128(keys), EncodedKey::U128(key)) => Ok(keys.upper_bound(*key) as u64),
-            (SegmentKeys::Bytes(keys), EncodedKey::Bytes(_)) => Ok(keys.upper_bound(key) as u64),
-            _ => Err(self.wrong_form()),
-        }
+        let at = self.with_keys(|index| match (index, key) {
+            (KeyIndex::U64(keys), EncodedKey::U64(key)) => Ok(keys.upper_bound(*key)?),
+            (KeyIndex::U128(keys), EncodedKey::U128(key)) => Ok(keys.upper_bound(*key)?),
+            (KeyIndex::Bytes(keys), EncodedKey::Bytes(key)) => Ok(keys.upper_bound(key)?),
+            _ => Err(Stop::WrongForm),
+        })?;
+        Ok(at as u64)
     }
 
-    /// [`Segment::lower_bound`] of many keys (in any order) at once, and for each whether the row there
-    /// has just that key.
-    pub fn lower_bound_batch(&self, keys: &KeyColumn) -> Result<(Vec<u32>, Vec<bool>)> {
-        let mut positions = vec![0; keys.len()];
-        let found = match (&*self.segment_keys()?, keys) {
-            (SegmentKeys::U64(mine), KeyColumn::U64(keys)) => {
-                mine.lower_bound_batch(keys, &mut positions);
-                hits(&positions, keys, mine.len(), |p| mine.get(p))
-            }
-            (SegmentKeys::U128(mine), KeyColumn::U128(keys)) => {
-                mine.lower_bound_batch(keys, &mut positions);
-                hits(&positions, keys, mine.len(), |p| mine.get(p))
-            }
-            (SegmentKeys::Bytes(mine), KeyColumn::Bytes(_)) => (0..keys.len())
-                .map(|i| {
-                    let position = mine.lower_bound(&keys.get(i));
-                    positions[i] = position as u32;
-                    position < mine.len()
-                        && crate::engine::key::compare(mine, position, keys, i).is_eq()
-                })
-                .collect(),
-            _ => return Err(self.wrong_form()),
-        };
+    /// [`Segment::lower_bound`], and whether the row there has just that key: one search.
+    #[inline]
+    pub fn find(&self, key: &EncodedKey) -> Result<(u64, bool)> {
+        let (at, found) = self.with_keys(|index| match (index, key) {
+            (KeyIndex::U64(keys), EncodedKey::U64(key)) => Ok(keys.find(*key)?),
+            (KeyIndex::U128(keys), EncodedKey::U128(key)) => Ok(keys.find(*key)?),
+            (KeyIndex::Bytes(keys), EncodedKey::Bytes(key)) => Ok(keys.find(key)?),
+            _ => Err(Stop::WrongForm),
+        })?;
+        Ok((at as u64, found))
+    }
+
+    /// [`Segment::find`] of many keys, in any order, at once.
+    pub fn find_batch(&self, keys: &KeyColumn) -> Result<(Vec<u32>, Vec<bool>)> {
+        let (mut positions, mut found) = (vec![0; keys.len()], vec![false; keys.len()]);
+        let mut done = 0;
+        self.with_keys(|index| {
+            let (positions, found) = (&mut positions[done..], &mut found[done..]);
+            let all = match (index, keys) {
+                (KeyIndex::U64(mine), KeyColumn::U64(keys)) => {
+                    mine.find_batch(&keys[done..], positions, found)
+                }
+                (KeyIndex::U128(mine), KeyColumn::U128(keys)) => {
+                    mine.find_batch(&keys[done..], positions, found)
+                }
+                (KeyIndex::Bytes(mine), KeyColumn::Bytes(keys)) => {
+                    let one = |i: usize| mine.find(keys.value(done + i)).map_err(|m| (m, i));
+                    (0..positions.len()).try_for_each(|i| {
+                        let (position, hit) = one(i)?;
+                        (positions[i], found[i]) = (position as u32, hit);
+                        Ok(())
+                    })
+                }
+                _ => return Err(Stop::WrongForm),
+            };
+            all.map_err(|(missing, more)| {
+                done += more;
+                missing.into()
+            })
+        })?;
         Ok((positions, found))
     }
 
@@ -115,20 +139,20 @@ impl Segment {
         if rows.start > rows.end || rows.end > self.meta.row_count {
             return Err(self.out_of_range("rows", rows.end));
         }
-        let rows = rows.start as usize..rows.end as usize;
-        Ok(match &*self.segment_keys()? {
-            SegmentKeys::U64(keys) => {
-                let mut out = Vec::with_capacity(rows.len());
-                keys.decode(rows, &mut out);
-                KeyColumn::U64(out)
+        let (from, to) = (rows.start as usize, rows.end as usize);
+        let mut out = KeyParts::default();
+        self.with_keys(|index| match index {
+            KeyIndex::U64(keys) => Ok(keys.decode(from + out.u64.len()..to, &mut out.u64)?),
+            KeyIndex::U128(keys) => Ok(keys.decode(from + out.u128.len()..to, &mut out.u128)?),
+            KeyIndex::Bytes(keys) => {
+                Ok(keys.decode(from + out.ends.len()..to, &mut out.bytes, &mut out.ends)?)
             }
-            SegmentKeys::U128(keys) => {
-                let mut out = Vec::with_capacity(rows.len());
-                keys.decode(rows, &mut out);
-                KeyColumn::U128(out)
-            }
-            SegmentKeys::Bytes(keys) => keys.slice(rows.start, rows.len()),
-        })
+        })?;
+        match self.codec.form() {
+            KeyForm::U64 => Ok(KeyColumn::U64(out.u64)),
+            KeyForm::U128 => Ok(KeyColumn::U128(out.u128)),
+            KeyForm::Bytes => out.into_bytes(),
+        }
     }
 
     /// The whole column `field` of row group `group`, decoded, from the cache or into it. `None` where
@@ -151,6 +175,12 @@ impl Segment {
     #[cfg(test)]
     pub(crate) fn is_cached(&self, field: FieldId, group: usize) -> bool {
         self.store.cache.contains(&self.column_key(field, group))
+    }
+
+    /// Whether no key is in memory.
+    #[cfg(test)]
+    pub(super) fn is_cold(&self) -> bool {
+        self.keys.load().as_ref().is_none_or(|keys| keys.resident().all(|(_, b)| b.len() < 512))
     }
 
     /// Rows at `positions` (ascending) of the columns `fields` (`None` as in [`Segment::column`]).
@@ -200,10 +230,7 @@ impl Segment {
                 self.data_path.display()
             )));
         }
-        if self.codec.form() != KeyForm::Bytes {
-            index.keys(self.codec.form())?;
-        }
-        Ok(())
+        index.all_keys(self.codec.form()).map(drop)
     }
 
     fn take_nothing(&self, fields: &[FieldId]) -> Result<Vec<Option<ArrayRef>>> {
@@ -302,7 +329,7 @@ impl Segment {
         self.store.cache.get_or_load(key, || {
             let footer = match self.open_index().and_then(|index| index.blocks()) {
                 Ok(blocks) => self.read_footer(blocks)?,
-                Err(e) if is_lost(&e) => self.rebuild_index(&e)?.1,
+                Err(e) if is_lost(&e) => self.rebuild_index(&e)?.footer,
                 Err(e) => return Err(e),
             };
             let bytes = footer.memory_bytes();
@@ -314,22 +341,97 @@ impl Segment {
         Footer::read(self.store.vfs.as_ref(), &self.data_path, &self.meta, blocks)
     }
 
-    pub(super) fn segment_keys(&self) -> Result<Arc<SegmentKeys>> {
+    /// Runs `search` on the index, and again with every chunk that it lacks, until it has an answer.
+    #[inline]
+    pub(super) fn with_keys<T>(
+        &self,
+        mut search: impl FnMut(&KeyIndex) -> std::result::Result<T, Stop>,
+    ) -> Result<T> {
+        if let Some(keys) = &*self.keys.load()
+            && let Ok(answer) = search(&keys.index)
+        {
+            return Ok(answer);
+        }
+        self.with_cold_keys(search)
+    }
+
+    #[cold]
+    fn with_cold_keys<T>(
+        &self,
+        mut search: impl FnMut(&KeyIndex) -> std::result::Result<T, Stop>,
+    ) -> Result<T> {
+        // Held until the answer: chunks come into it whatever the cache evicts meanwhile.
+        let mut keys = self.key_model()?;
+        loop {
+            match search(&keys.index) {
+                Ok(answer) => return Ok(answer),
+                Err(Stop::WrongForm) => return Err(self.wrong_form()),
+                Err(Stop::Missing(chunk)) => match self.load_chunk(&keys, chunk) {
+                    Err(e) if is_lost(&e) => {
+                        // What is in memory may be of another model than the new file's.
+                        self.store.cache.remove_segment(self.meta.id);
+                        keys = self.adopt(self.rebuild_index(&e)?.keys)?;
+                    }
+                    loaded => loaded?,
+                },
+            }
+        }
+    }
+
+    /// The index, with the chunks that are in memory.
+    fn key_model(&self) -> Result<Arc<SegmentKeys>> {
+        if let Some(keys) = &*self.keys.load() {
+            return Ok(Arc::clone(keys));
+        }
+        let mut rebuilt = None;
         let key = CacheKey { segment: self.meta.id, part: CachePart::Keys };
-        self.store.cache.get_or_load(key, || {
-            let form = self.codec.form();
-            let keys = if form == KeyForm::Bytes {
-                SegmentKeys::Bytes(self.encode_keys(&*self.footer()?)?)
-            } else {
-                match self.open_index().and_then(|index| index.keys(form)) {
-                    Ok(keys) => keys,
-                    Err(e) if is_lost(&e) => self.rebuild_index(&e)?.0,
-                    Err(e) => return Err(e),
+        let model = self.store.cache.get_or_load(key, || {
+            let keys = match self.open_index().and_then(|index| index.keys(self.codec.form())) {
+                Ok(keys) => keys,
+                Err(e) if is_lost(&e) => {
+                    let keys = self.rebuild_index(&e)?.keys;
+                    rebuilt.insert(keys).emptied()
                 }
+                Err(e) => return Err(e),
             };
-            let bytes = keys.memory_bytes();
-            Ok((keys, bytes))
-        })
+            let bytes = keys.model_bytes();
+            Ok((CachedModel::new(keys), bytes))
+        })?;
+        match rebuilt {
+            Some(keys) => self.adopt(keys),
+            None => Ok(model.install(&self.keys)),
+        }
+    }
+
+    fn load_chunk(&self, keys: &SegmentKeys, chunk: usize) -> Result<()> {
+        let place = keys.places[chunk];
+        let cached = self.store.cache.get_or_load(self.chunk_key(chunk), || {
+            let vfs = self.store.vfs.as_ref();
+            let bytes = index_file::read_chunk(vfs, &self.index_path, place)?;
+            let size = bytes.len();
+            Ok((CachedChunk::new(chunk, bytes), size))
+        })?;
+        cached.install(&self.keys, keys).map_err(|e| e.context(self.index_path.display()))
+    }
+
+    /// Puts an index that is whole in memory into the cache, as much of it as fits, and gives it back whole.
+    fn adopt(&self, keys: SegmentKeys) -> Result<Arc<SegmentKeys>> {
+        let key = CacheKey { segment: self.meta.id, part: CachePart::Keys };
+        let bytes = keys.model_bytes();
+        let empty = keys.emptied();
+        let model = self.store.cache.get_or_load(key, || Ok((CachedModel::new(empty), bytes)))?;
+        model.install(&self.keys);
+        for (chunk, bytes) in keys.resident() {
+            let cached = self.store.cache.get_or_load(self.chunk_key(chunk), || {
+                Ok((CachedChunk::new(chunk, Arc::clone(bytes)), bytes.len()))
+            })?;
+            cached.install(&self.keys, &keys)?;
+        }
+        Ok(Arc::new(keys))
+    }
+
+    fn chunk_key(&self, chunk: usize) -> CacheKey {
+        CacheKey { segment: self.meta.id, part: CachePart::KeyChunk(chunk as u32) }
     }
 
     fn open_index(&self) -> Result<IndexFile<'_>> {
@@ -337,8 +439,8 @@ impl Segment {
         IndexFile::open(self.store.vfs.as_ref(), &self.index_path, &self.meta, form)
     }
 
-    /// Keys of all rows, from the key columns of the Parquet file.
-    fn encode_keys(&self, footer: &Footer) -> Result<KeyColumn> {
+    /// Keys of all rows, from the key columns of the Parquet file, a row group at a time.
+    fn encode_keys(&self, footer: &Footer) -> Result<Built> {
         let key = footer.key_fields().map_err(|e| e.context(self.data_path.display()))?;
         let damaged = |what: &str| {
             Error::corruption(format!(
@@ -350,54 +452,46 @@ impl Segment {
         if indices.len() != key.len() {
             return Err(damaged("a key column is missing"));
         }
-        let mut parts = Vec::with_capacity(self.group_count());
-        for group in 0..self.group_count() {
+        let mut last: Option<EncodedKey> = None;
+        let parts = (0..self.group_count()).map(|group| {
             let columns = indices
                 .iter()
                 .map(|index| self.read_column(footer, *index, group))
                 .collect::<Result<Vec<_>>>()?;
-            parts.push(self.codec.encode(&columns)?);
-        }
-        let keys = KeyColumn::concat(&parts.iter().collect::<Vec<_>>())?;
-        if !keys.is_sorted() {
-            return Err(damaged("its rows are not in the order of their keys"));
-        }
-        Ok(keys)
+            let keys = self.codec.encode(&columns)?;
+            let first = keys.first();
+            if !keys.is_sorted() || last.is_some() && first.is_some() && first < last {
+                return Err(damaged("its rows are not in the order of their keys"));
+            }
+            last = keys.last();
+            Ok(keys)
+        });
+        Built::of(self.codec.form(), parts)
     }
 
     /// Makes the index from the Parquet file, once the whole of that is known to be as it was written,
     /// and puts it in the place of the lost one.
-    fn rebuild_index(&self, lost: &Error) -> Result<(SegmentKeys, Footer)> {
+    fn rebuild_index(&self, lost: &Error) -> Result<Rebuilt> {
         let _one_at_a_time = self.rebuild.lock();
-        let form = self.codec.form();
         // Another thread may have been first.
         if let Ok(index) = self.open_index()
-            && let Ok(blocks) = index.blocks()
+            && let (Ok(blocks), Ok(keys)) = (index.blocks(), index.all_keys(self.codec.form()))
         {
-            let keys = match form {
-                KeyForm::Bytes => Ok(SegmentKeys::Bytes(KeyColumn::empty(form))),
-                _ => index.keys(form),
-            };
-            if let Ok(keys) = keys {
-                return Ok((keys, self.read_footer(blocks)?));
-            }
+            return Ok(Rebuilt { keys, footer: self.read_footer(blocks)? });
         }
         tracing::warn!("{lost}: rebuilding it from {}", self.data_path.display());
         let data = blocks::checksum_file(self.store.vfs.as_ref(), &self.data_path)?;
         self.check_data(&data)?;
         let footer = self.read_footer(data.blocks.clone())?;
-        let keys = SegmentKeys::build(match form {
-            KeyForm::Bytes => KeyColumn::empty(form),
-            _ => self.encode_keys(&footer)?,
-        });
-        if let Err(e) = self.replace_index(&keys, &data) {
+        let built = self.encode_keys(&footer)?;
+        if let Err(e) = self.replace_index(&built, &data) {
             // Answers are right without the file; the next start tries again.
             tracing::warn!("cannot write {}: {e}", self.index_path.display());
         }
-        Ok((keys, footer))
+        Ok(Rebuilt { keys: built.into_keys()?, footer })
     }
 
-    fn replace_index(&self, keys: &SegmentKeys, data: &blocks::Checksums) -> Result<()> {
+    fn replace_index(&self, built: &Built, data: &blocks::Checksums) -> Result<()> {
         let vfs = self.store.vfs.as_ref();
         let temporary = blocks::temporary(&self.index_path);
         match vfs.remove(&temporary) {
@@ -406,12 +500,10 @@ impl Segment {
             }
             _ => {}
         }
-        let owner = index_file::Owner {
-            segment: self.meta.id,
-            row_count: self.meta.row_count,
-            form: self.codec.form(),
-        };
-        index_file::write(vfs, &self.index_path, &owner, keys, data)?;
+        let mut writer = IndexWriter::create(vfs, &self.index_path, self.codec.form())?;
+        built.chunks().try_for_each(|chunk| writer.chunk(chunk))?;
+        let owner = Owner { segment: self.meta.id, row_count: self.meta.row_count };
+        writer.finish(&owner, built.index(), data)?;
         vfs.rename(&temporary, &self.index_path)
             .map_err(|e| blocks::at_path(e, &self.index_path))?;
         self.store.sync_table_dir(self.meta.table)
@@ -462,17 +554,34 @@ fn is_lost(error: &Error) -> bool {
             })
 }
 
-fn hits<K: PartialEq + Copy>(
-    positions: &[u32],
-    keys: &[K],
-    len: usize,
-    get: impl Fn(usize) -> K,
-) -> Vec<bool> {
-    let hit = |(position, key): (&u32, &K)| {
-        let position = *position as usize;
-        position < len && get(position) == *key
-    };
-    positions.iter().zip(keys).map(hit).collect()
+/// What a lost index was replaced by.
+struct Rebuilt {
+    /// All of them in memory.
+    keys: SegmentKeys,
+    footer: Footer,
+}
+
+/// Keys as they are decoded, of one form.
+#[derive(Default)]
+struct KeyParts {
+    u64: Vec<u64>,
+    u128: Vec<u128>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl KeyParts {
+    fn into_bytes(self) -> Result<KeyColumn> {
+        let mut offsets = Vec::with_capacity(self.ends.len() + 1);
+        offsets.push(0);
+        for end in self.ends {
+            offsets.push(i32::try_from(end).map_err(|_| {
+                Error::exhausted("the keys to read at once exceed 2 GiB: read fewer rows at once")
+            })?);
+        }
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        Ok(KeyColumn::Bytes(BinaryArray::new(offsets, self.bytes.into(), None)))
+    }
 }
 
 /// Rows of a column; a run of rows is a slice and copies nothing.

@@ -8,11 +8,13 @@ use arrow::datatypes::*;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::cache::CacheKey;
 use crate::engine::error::ErrorKind;
 use crate::engine::fs::fault::{Fault, FaultFs, Operation, Repeat};
 use crate::engine::key::{KeyCodec, KeyColumn};
 use crate::engine::schema::FIELD_ID_KEY;
 
+mod keys;
 mod speed;
 mod stored_types;
 
@@ -223,8 +225,7 @@ fn bounds_agree_with_the_sorted_keys() {
         let written = write(&store, &batch, key, &options(&ids, 4096, false), 777).unwrap();
         let segment = written.open();
         let probes: Vec<u32> = (0..9000).step_by(173).rev().collect();
-        let (positions, found) =
-            segment.lower_bound_batch(&written.keys.take(&probes).unwrap()).unwrap();
+        let (positions, found) = segment.find_batch(&written.keys.take(&probes).unwrap()).unwrap();
         for (i, probe) in probes.iter().enumerate() {
             let key = written.keys.get(*probe as usize);
             assert_eq!(segment.lower_bound(&key).unwrap(), written.keys.lower_bound(&key) as u64);
@@ -248,10 +249,7 @@ fn bounds_agree_with_the_sorted_keys() {
                 KeyColumn::Bytes(BinaryArray::from_iter_values([[&*k, &[0]].concat(), vec![]]))
             }
         };
-        assert_eq!(
-            segment.lower_bound_batch(&beyond).unwrap(),
-            (vec![9000, 0], vec![false, false])
-        );
+        assert_eq!(segment.find_batch(&beyond).unwrap(), (vec![9000, 0], vec![false, false]));
         store.remove(TABLE, ID).unwrap();
     }
 }
@@ -548,7 +546,8 @@ fn every_failing_call_is_an_error_and_leaves_nothing_behind() {
 #[test]
 fn a_full_disk_is_named() {
     let (fs, store) = memory_store(64 << 20);
-    fs.inject(fs.operation_count() + 1, Fault::NoSpace, Repeat::Once);
+    // Both files are created, then the rows are written.
+    fs.inject(fs.operation_count() + 2, Fault::NoSpace, Repeat::Once);
     let error =
         write(&store, &events(20_000), &[0], &options(&[1], 8192, false), 5000).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted);

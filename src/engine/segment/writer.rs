@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 
-use super::blocks::{BlockWriter, Checksums, at_path, temporary};
-use super::index_file::{self, SegmentKeys};
+use super::blocks::{BlockWriter, at_path, temporary};
+use super::index_file::{IndexWriter, Owner};
+use super::keys::KeysBuilder;
 use super::properties::{SAMPLE_ROWS, writer_properties};
 use super::row_groups::RowGroups;
 use super::{SegmentMeta, SegmentStore, types};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::id::{FieldId, SegmentId, TableId};
-use crate::engine::key::{EncodedKey, KeyCodec, KeyColumn, KeyForm};
+use crate::engine::key::{EncodedKey, KeyCodec, KeyColumn};
 use crate::engine::schema::FIELD_ID_KEY;
 
 /// How a segment is written.
@@ -48,8 +49,10 @@ pub struct SegmentWriter {
     /// Position of the hidden row id.
     row_id: Option<usize>,
     row_ids: Option<(u64, u64)>,
-    /// All keys so far, to train on; none where they are row-encoded.
-    keys: Vec<KeyColumn>,
+    /// Trains on the keys as they come.
+    keys: KeysBuilder,
+    index: IndexWriter,
+    train_time: Duration,
     first_key: Option<EncodedKey>,
     last_key: Option<EncodedKey>,
     row_count: u64,
@@ -135,6 +138,7 @@ impl SegmentWriter {
             complete: false,
         };
         let file = BlockWriter::create(store.vfs.as_ref(), &temporary(&files.data))?;
+        let index = IndexWriter::create(store.vfs.as_ref(), &files.index, codec.form())?;
         Ok(Self {
             files,
             table,
@@ -147,7 +151,9 @@ impl SegmentWriter {
             fields,
             row_id,
             row_ids: None,
-            keys: Vec::new(),
+            keys: KeysBuilder::new(codec.form()),
+            index,
+            train_time: Duration::ZERO,
             first_key: None,
             last_key: None,
             row_count: 0,
@@ -168,8 +174,9 @@ impl SegmentWriter {
             self.first_key = keys.first();
         }
         self.last_key = keys.last();
-        if keys.form() != KeyForm::Bytes {
-            self.keys.push(keys.clone());
+        if let Err(e) = self.add_keys(keys) {
+            self.output = Output::Failed;
+            return Err(e);
         }
         self.row_count += batch.num_rows() as u64;
         match &mut self.output {
@@ -184,6 +191,14 @@ impl SegmentWriter {
             }
             Output::Failed => Err(Error::internal("a segment is written on after an error")),
         }
+    }
+
+    /// Trains on keys, and writes what is complete.
+    fn add_keys(&mut self, keys: &KeyColumn) -> Result<()> {
+        let started = Instant::now();
+        self.keys.push(keys)?;
+        self.train_time += started.elapsed();
+        self.keys.take_chunks().iter().try_for_each(|chunk| self.index.chunk(chunk))
     }
 
     /// Rows so far.
@@ -207,12 +222,13 @@ impl SegmentWriter {
         let file = groups.finish().map_err(|e| self.parquet_error(e))?;
         let data = file.finish().map_err(|e| at_path(e, &temporary_data))?;
         let started = Instant::now();
-        let keys = SegmentKeys::build(match self.codec.form() {
-            KeyForm::Bytes => KeyColumn::empty(KeyForm::Bytes),
-            _ => KeyColumn::concat(&self.keys.iter().collect::<Vec<_>>())?,
-        });
-        let train_nanos = started.elapsed().as_nanos() as u64;
-        let index = self.write_index(&keys, &data)?;
+        let (keys, chunks) = self.keys.finish();
+        let train_time = self.train_time + started.elapsed();
+        for chunk in chunks {
+            self.index.chunk(&chunk)?;
+        }
+        let owner = Owner { segment: self.id, row_count: self.row_count };
+        let index = self.index.finish(&owner, &keys, &data)?;
         let vfs = &self.files.store.vfs;
         for path in [&self.files.data, &self.files.index] {
             vfs.rename(&temporary(path), path).map_err(|e| at_path(e, path))?;
@@ -235,19 +251,9 @@ impl SegmentWriter {
             leaf_count: stats.leaf_count as u64,
             max_error: stats.max_error as u64,
             mean_error: stats.mean_error,
-            train_nanos,
+            train_nanos: train_time.as_nanos() as u64,
             trained_at_micros: self.options.now_micros,
         })
-    }
-
-    fn write_index(&self, keys: &SegmentKeys, data: &Checksums) -> Result<Checksums> {
-        let vfs = self.files.store.vfs.as_ref();
-        let owner = index_file::Owner {
-            segment: self.id,
-            row_count: self.row_count,
-            form: self.codec.form(),
-        };
-        index_file::write(vfs, &self.files.index, &owner, keys, data)
     }
 
     fn check_keys(&self, batch: &RecordBatch, keys: &KeyColumn) -> Result<()> {

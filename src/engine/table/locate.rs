@@ -1,9 +1,11 @@
 //! Finds the live rows of keys: one batched search of the index for each source whose keys may hold them.
 
+use std::ops::Bound;
+
 use super::source::SourceState;
 use super::state::TableState;
 use crate::engine::error::Result;
-use crate::engine::key::KeyColumn;
+use crate::engine::key::{EncodedKey, KeyColumn, KeyRange};
 
 /// A live row that has one of the keys looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +71,23 @@ pub(crate) fn find_live<'a>(
 impl TableState {
     /// [`find_live`] in all sources of the table.
     pub(crate) fn find_live(&self, keys: &KeyColumn) -> Result<Vec<Found>> {
-        let sources = self.sources().enumerate().map(|(i, s)| (i as u32, s));
-        find_live(sources, keys, self.shape.repeats())
+        let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(Vec::new()) };
+        let range = KeyRange { lower: Bound::Included(first), upper: Bound::Included(last) };
+        find_live(self.sources_within(&range), keys, self.shape.repeats())
+    }
+
+    /// The live row of a key of which there is one at most: the ordinal of its source and its position there.
+    pub(crate) fn find_unique(&self, key: &EncodedKey) -> Result<Option<(u32, u32)>> {
+        let near = self.segments.at(key);
+        let segments = (near.start as u32..).zip(&self.segments[near]);
+        let runs = self.memtables.iter().flat_map(|m| m.runs.iter());
+        for (ordinal, state) in segments.chain((self.segments.len() as u32..).zip(runs)) {
+            let (position, found) = state.source.find_key(key)?;
+            // At most one source has a live row of the key; others may have deleted ones.
+            if found && !state.deleted.contains(position as u32) {
+                return Ok(Some((ordinal, position as u32)));
+            }
+        }
+        Ok(None)
     }
 }

@@ -5,6 +5,7 @@ mod locate;
 mod merge;
 mod plan;
 mod scan;
+mod segments;
 mod snapshot;
 mod source;
 mod state;

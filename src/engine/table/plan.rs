@@ -23,13 +23,14 @@ impl Plan {
     /// The plan for a key range: a few searches of the index, no row is read.
     pub(crate) fn new(table: &TableState, range: &KeyRange) -> Result<Self> {
         let mut found: Vec<(EncodedKey, EncodedKey, Input)> = Vec::new();
-        for (ordinal, state) in table.sources().enumerate() {
+        let unique = !table.shape.repeats();
+        for (ordinal, state) in table.sources_within(range) {
             if state.live_count() == 0 {
                 continue;
             }
-            let positions = state.source.positions(range)?;
-            let input = Input { state: state.clone(), ordinal: ordinal as u32, positions };
-            if input.live_count() > 0 {
+            let positions = state.source.positions(range, unique)?;
+            if state.live_in(&positions) > 0 {
+                let input = Input { state: state.clone(), ordinal, positions };
                 found.push((state.source.min_key(), state.source.max_key(), input));
             }
         }

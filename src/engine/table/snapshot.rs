@@ -75,9 +75,13 @@ impl TableSnapshot {
         if range.lower == Bound::Unbounded && range.upper == Bound::Unbounded {
             return Ok(self.state.live_count);
         }
+        let unique = !self.state.shape.repeats();
+        if unique && let Some(key) = range.as_point() {
+            return Ok(u64::from(self.state.find_unique(key)?.is_some()));
+        }
         let mut count = 0;
-        for state in self.state.sources() {
-            count += state.live_in(&state.source.positions(range)?);
+        for (_, state) in self.state.sources_within(range) {
+            count += state.live_in(&state.source.positions(range, unique)?);
         }
         Ok(count)
     }
@@ -139,6 +143,9 @@ impl TableSnapshot {
 
     /// Finds the live row of each key; for keys that may repeat, the first.
     pub fn locate(&self, keys: &KeyColumn) -> Result<Vec<Option<RowAddress>>> {
+        if keys.len() == 1 && !self.state.shape.repeats() {
+            return Ok(vec![self.locate_one(&keys.get(0))?]);
+        }
         let mut addresses = vec![None; keys.len()];
         let order = if keys.is_sorted() { None } else { Some(keys.sort_indices()) };
         let sorted = order.as_ref().map(|o| keys.take(o)).transpose()?;
@@ -153,6 +160,15 @@ impl TableSnapshot {
             };
         }
         Ok(addresses)
+    }
+
+    /// [`TableSnapshot::locate`] of one key.
+    pub fn locate_one(&self, key: &EncodedKey) -> Result<Option<RowAddress>> {
+        if self.state.shape.repeats() {
+            return Ok(self.locate(&KeyColumn::from(key))?.pop().flatten());
+        }
+        let found = self.state.find_unique(key)?;
+        Ok(found.map(|(ordinal, position)| RowAddress::new(ordinal, position)))
     }
 
     /// The hidden row id of a row.
@@ -230,8 +246,9 @@ impl TableSnapshot {
             memtable_rows: 0,
             row_count: 0,
         };
-        for state in self.state.sources() {
-            let positions = state.source.positions(range)?;
+        let unique = !self.state.shape.repeats();
+        for (_, state) in self.state.sources_within(range) {
+            let positions = state.source.positions(range, unique)?;
             let live_count = state.live_in(&positions);
             if live_count == 0 {
                 continue;

@@ -1,9 +1,10 @@
 //! Where rows lie: a sorted run in a memtable, or a segment. Both are immutable and sorted by key; what
 //! is deleted of them is kept beside them.
 
+use std::cmp::Ordering;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{self, AtomicU8};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use parking_lot::Mutex;
@@ -90,7 +91,7 @@ impl SegmentFile {
     }
 
     pub(crate) fn set_fate(&self, fate: Fate) {
-        self.fate.store(fate as u8, Ordering::Release);
+        self.fate.store(fate as u8, atomic::Ordering::Release);
     }
 }
 
@@ -163,35 +164,79 @@ impl Source {
         }
     }
 
+    /// How the first key compares with `key`.
+    fn compare_min(&self, key: &EncodedKey) -> Ordering {
+        match self {
+            Self::Segment(s) => s.segment.meta().min_key.cmp(key),
+            Self::Run(r) => r.keys.compare_at(0, key),
+        }
+    }
+
+    /// How the last key compares with `key`.
+    fn compare_max(&self, key: &EncodedKey) -> Ordering {
+        match self {
+            Self::Segment(s) => s.segment.meta().max_key.cmp(key),
+            Self::Run(r) => r.keys.compare_at(r.keys.len() - 1, key),
+        }
+    }
+
     /// Positions of the keys of `range`. An end of the range that lies beyond the source's own keys is
-    /// settled by comparing with its first or last, without the index.
-    pub(crate) fn positions(&self, range: &KeyRange) -> Result<Range<u64>> {
-        let (min, max, len) = (self.min_key(), self.max_key(), self.len());
+    /// settled by comparing with its first or last, without the index. Where keys are `unique` one search
+    /// finds a range of one key.
+    pub(crate) fn positions(&self, range: &KeyRange, unique: bool) -> Result<Range<u64>> {
+        if unique && let Some(key) = range.as_point() {
+            let (at, found) = self.find_key(key)?;
+            return Ok(at..at + u64::from(found));
+        }
+        let len = self.len();
         let start = match &range.lower {
             Bound::Unbounded => 0,
-            Bound::Included(k) if *k <= min => 0,
-            Bound::Excluded(k) if *k < min => 0,
-            Bound::Included(k) if *k > max => len,
-            Bound::Excluded(k) if *k >= max => len,
+            Bound::Included(k) if self.compare_min(k).is_ge() => 0,
+            Bound::Excluded(k) if self.compare_min(k).is_gt() => 0,
+            Bound::Included(k) if self.compare_max(k).is_lt() => len,
+            Bound::Excluded(k) if self.compare_max(k).is_le() => len,
             Bound::Included(k) => self.lower_bound(k)?,
             Bound::Excluded(k) => self.upper_bound(k)?,
         };
         let end = match &range.upper {
             Bound::Unbounded => len,
-            Bound::Included(k) if *k >= max => len,
-            Bound::Excluded(k) if *k > max => len,
-            Bound::Included(k) if *k < min => 0,
-            Bound::Excluded(k) if *k <= min => 0,
+            Bound::Included(k) if self.compare_max(k).is_le() => len,
+            Bound::Excluded(k) if self.compare_max(k).is_lt() => len,
+            Bound::Included(k) if self.compare_min(k).is_gt() => 0,
+            Bound::Excluded(k) if self.compare_min(k).is_ge() => 0,
             Bound::Included(k) => self.upper_bound(k)?,
             Bound::Excluded(k) => self.lower_bound(k)?,
         };
         Ok(start..end.max(start))
     }
 
+    /// Position of the first row whose key is `>= key`, and whether it has just that key. A key beyond the
+    /// source's own is settled without the index.
+    #[inline]
+    pub(crate) fn find_key(&self, key: &EncodedKey) -> Result<(u64, bool)> {
+        match self {
+            Self::Segment(s) => {
+                let meta = s.segment.meta();
+                if meta.max_key < *key {
+                    Ok((meta.row_count, false))
+                } else if meta.min_key > *key {
+                    Ok((0, false))
+                } else {
+                    s.segment.find(key)
+                }
+            }
+            Self::Run(r) => {
+                let at = r.keys.lower_bound(key);
+                let found = at < r.keys.len() && r.keys.compare_at(at, key).is_eq();
+                Ok((at as u64, found))
+            }
+        }
+    }
+
     /// For each of `keys` (sorted) the position of the first row with just that key.
     pub(crate) fn find(&self, keys: &KeyColumn) -> Result<(Vec<u32>, Vec<bool>)> {
         match self {
-            Self::Segment(s) => s.segment.lower_bound_batch(keys),
+            Self::Segment(s) => s.segment.find_batch(keys),
             Self::Run(r) => Ok(find_in_run(&r.keys, keys)),
         }
     }

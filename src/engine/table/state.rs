@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
+use super::deletes::DeleteMap;
 use super::merge::{Input, Layout, Output, Reader};
+use super::segments::Segments;
 use super::source::{ROW_ID_FIELD, Run, Source, SourceId, SourceState};
 use crate::engine::error::{Error, Result};
 use crate::engine::id::{FieldId, Generation, SeqNo};
-use crate::engine::key::{KeyCodec, KeyColumn};
+use crate::engine::key::{KeyCodec, KeyColumn, KeyRange};
 use crate::engine::schema::{FIELD_ID_KEY, KeyKind, TableMeta};
 
 /// Runs above this size are not merged in memory any more: merging happens under the commit lock.
@@ -107,7 +109,7 @@ impl TableShape {
 pub(crate) struct TableState {
     pub(crate) shape: Arc<TableShape>,
     /// By first key.
-    pub(crate) segments: Arc<Vec<SourceState>>,
+    pub(crate) segments: Arc<Segments>,
     /// The oldest first; the last is active and takes rows.
     pub(crate) memtables: Vec<Memtable>,
     /// Rows of memtables below this generation are in segments, or gone.
@@ -146,6 +148,17 @@ impl TableState {
         self.segments.iter().chain(self.memtables.iter().flat_map(|m| m.runs.iter()))
     }
 
+    /// The sources that can hold keys of a range, and others where segments overlap, with their ordinals.
+    pub(crate) fn sources_within(
+        &self,
+        range: &KeyRange,
+    ) -> impl Iterator<Item = (u32, &SourceState)> {
+        let near = self.segments.within(range);
+        let segments = (near.start as u32..).zip(&self.segments[near]);
+        let runs = self.memtables.iter().flat_map(|m| m.runs.iter());
+        segments.chain((self.segments.len() as u32..).zip(runs))
+    }
+
     /// Every source with its place in row addresses.
     pub(crate) fn source_at(&self, ordinal: u32) -> Option<&SourceState> {
         self.sources().nth(ordinal as usize)
@@ -155,17 +168,18 @@ impl TableState {
         self.sources().find(|s| s.source.id() == id)
     }
 
-    fn find_source_mut(&mut self, id: SourceId) -> Option<&mut SourceState> {
+    fn deleted_mut(&mut self, id: SourceId) -> Option<&mut DeleteMap> {
         match id {
             SourceId::Segment(_) => {
-                let at = self.segments.iter().position(|s| s.source.id() == id)?;
-                Arc::make_mut(&mut self.segments).get_mut(at)
+                self.segments.iter().position(|s| s.source.id() == id)?;
+                Arc::make_mut(&mut self.segments).deleted_mut(id)
             }
             SourceId::Run(_) => self
                 .memtables
                 .iter_mut()
                 .flat_map(|m| m.runs.iter_mut())
-                .find(|s| s.source.id() == id),
+                .find(|s| s.source.id() == id)
+                .map(|s| &mut s.deleted),
         }
     }
 
@@ -175,7 +189,7 @@ impl TableState {
         id: SourceId,
         positions: impl IntoIterator<Item = u32>,
     ) -> Option<u64> {
-        let deleted = self.find_source_mut(id)?.deleted.delete(positions);
+        let deleted = self.deleted_mut(id)?.delete(positions);
         self.live_count -= deleted;
         Some(deleted)
     }
@@ -233,21 +247,14 @@ impl TableState {
 
     /// Puts segments beside those that are there.
     pub(crate) fn add_segments(&mut self, added: impl IntoIterator<Item = SourceState>) {
-        let segments = Arc::make_mut(&mut self.segments);
-        for segment in added {
-            self.live_count += segment.live_count();
-            segments.push(segment);
-        }
-        segments.sort_by_cached_key(|s| (s.source.min_key(), s.source.id()));
+        let added: Vec<SourceState> = added.into_iter().collect();
+        self.live_count += added.iter().map(SourceState::live_count).sum::<u64>();
+        Arc::make_mut(&mut self.segments).add(added);
     }
 
     /// Takes segments away; returns them.
     pub(crate) fn remove_segments(&mut self, ids: &[SourceId]) -> Vec<SourceState> {
-        let segments = Arc::make_mut(&mut self.segments);
-        let (gone, kept) = std::mem::take(segments)
-            .into_iter()
-            .partition::<Vec<_>, _>(|s| ids.contains(&s.source.id()));
-        *segments = kept;
+        let gone = Arc::make_mut(&mut self.segments).remove(ids);
         self.live_count -= gone.iter().map(SourceState::live_count).sum::<u64>();
         gone
     }

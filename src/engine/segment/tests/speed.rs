@@ -169,8 +169,8 @@ fn read(store: &SegmentStore, metas: &[SegmentMeta], codec: &KeyCodec, row_count
         .take(&(0..1u32 << 20).map(|i| i.wrapping_mul(0x9e37_79b1) >> 12).collect::<Vec<_>>())
         .unwrap();
     let started = Timer::start();
-    black_box(segments[0].lower_bound_batch(&probes).unwrap());
-    report("  lower_bound_batch, random", probes.len(), started);
+    black_box(segments[0].find_batch(&probes).unwrap());
+    report("  find_batch, random", probes.len(), started);
     let started = Timer::start();
     for i in 0..probes.len() {
         black_box(segments[0].lower_bound(&probes.get(i)).unwrap());
@@ -216,4 +216,105 @@ fn sort() {
         report("  sort_unstable of pairs", row_count, started);
         assert!(order.iter().zip(&pairs).all(|(a, b)| *a == b.1));
     }
+}
+
+/// Keys of text: the index, and beside it what stood in its place before, all keys encoded from the columns
+/// and searched in one array.
+#[test]
+#[ignore = "a measurement"]
+fn text_keys() {
+    let row_count = row_count().min(SEGMENT_ROWS);
+    fn mix(i: u64) -> u64 {
+        i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) % 1_000_000_007
+    }
+    type Make = fn(u64) -> String;
+    let sets: [(&str, Make); 3] = [
+        ("names", |i| format!("customer-{:012}", mix(i))),
+        ("addresses", |i| {
+            let (shop, item) = (mix(i) % 300, mix(i + 7));
+            format!("https://www.example.org/{shop}/item/{item:x}?page={}", i % 9)
+        }),
+        ("128 bits in hexadecimal", |i| {
+            let word = |i| mix(i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            format!("{:016x}{:016x}", word(i), word(i + 1))
+        }),
+    ];
+    for (what, make) in sets {
+        let mut names: Vec<String> = (0..row_count as u64).map(make).collect();
+        names.sort();
+        println!("{what}: {}", names[row_count / 2]);
+        text_set(&names);
+    }
+}
+
+fn text_set(names: &[String]) {
+    let row_count = names.len();
+    let dir = tempfile::tempdir().unwrap();
+    let store = SegmentStore {
+        vfs: Arc::new(OsFs),
+        dir: dir.path().into(),
+        cache: Arc::new(Cache::new(4 << 30)),
+    };
+    store.create_table_dir(TABLE).unwrap();
+    let schema = schema(&[("name", DataType::Utf8, false), ("n", DataType::Int64, false)]);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(names)),
+        Arc::new(Int64Array::from_iter_values(0..row_count as i64)),
+    ];
+    let batch = RecordBatch::try_new(schema, columns).unwrap();
+    let started = Timer::start();
+    let written =
+        write(&store, &batch, &[0], &options(&[1], 128 << 10, false), BATCH_ROWS).unwrap();
+    report("  write, keys encoded", row_count, started);
+    let per_key = |bytes: u64| bytes as f64 / row_count as f64;
+    println!(
+        "  index {:.2} bytes/key, {:.2} ns/key to make; encoded keys {:.2} bytes/key",
+        per_key(written.meta.index_bytes),
+        written.meta.train_nanos as f64 / row_count as f64,
+        per_key(written.keys.memory_bytes() as u64)
+    );
+    let probes: Vec<u32> = (0..1u64 << 17)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as u32)
+        .map(|i| i % row_count as u32)
+        .collect();
+    let probes = written.keys.take(&probes).unwrap();
+    let one: Vec<EncodedKey> = (0..probes.len()).map(|i| probes.get(i)).collect();
+
+    let cold = reopened(&store);
+    let segment = Segment::open(&cold, written.meta.clone(), &written.codec);
+    let started = Timer::start();
+    black_box(segment.find(&one[0]).unwrap());
+    println!(
+        "  first lookup {:.0} us, {} KiB in memory then",
+        started.nanos() as f64 / 1e3,
+        cold.cache.used_bytes() >> 10
+    );
+    let started = Timer::start();
+    let parts: Vec<KeyColumn> = (0..segment.group_count())
+        .map(|g| written.codec.encode(&[segment.column(FieldId(1), g).unwrap().unwrap()]).unwrap())
+        .collect();
+    let before = KeyColumn::concat(&parts.iter().collect::<Vec<_>>()).unwrap();
+    println!(
+        "  before: {:.0} us, {} KiB",
+        started.nanos() as f64 / 1e3,
+        before.memory_bytes() >> 10
+    );
+    for _ in 0..2 {
+        let started = Timer::start();
+        one.iter().for_each(|key| assert!(black_box(segment.find(key).unwrap()).1));
+        report("  find, one by one, random", one.len(), started);
+        let started = Timer::start();
+        one.iter().for_each(|key| {
+            let at = before.lower_bound(key);
+            assert!(black_box(before.compare_at(at, key)).is_eq());
+        });
+        report("    before", one.len(), started);
+    }
+    let started = Timer::start();
+    black_box(segment.find_batch(&probes).unwrap());
+    report("  find_batch, random", one.len(), started);
+    let started = Timer::start();
+    black_box(segment.keys(0..row_count as u64).unwrap());
+    report("  keys of all rows", row_count, started);
+    println!("  all in memory: {} KiB", cold.cache.used_bytes() >> 10);
 }

@@ -1,0 +1,414 @@
+//! The keys of a segment: what finds them, and those of them that are in memory.
+//!
+//! The cache decides what stays in memory; readers do not ask it. They go through [`KeysInMemory`], a
+//! pointer to an index whose chunks come one by one. What the cache evicts is taken out of that index by
+//! replacing it with one that lacks it, so that nobody who reads is disturbed.
+
+use std::sync::{Arc, Weak};
+
+use arc_swap::{ArcSwapOption, Guard};
+use arrow::array::Array;
+use parking_lot::Mutex;
+
+use super::index_file::KEYS_OFFSET;
+use crate::engine::cache::Cached;
+use crate::engine::error::{Error, Result};
+use crate::engine::index::{
+    Builder, Chunks, LearnedKeys, Missing, ModelStats, SparseBuilder, SparseKeys, padded,
+};
+use crate::engine::key::{KeyColumn, KeyForm};
+
+/// Where a chunk lies in the index file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) len: u32,
+    pub(super) crc: u32,
+}
+
+/// The index over the keys of a segment.
+#[derive(Debug, Clone)]
+pub(super) enum KeyIndex {
+    U64(LearnedKeys<u64>),
+    U128(LearnedKeys<u128>),
+    Bytes(SparseKeys),
+}
+
+macro_rules! each {
+    ($self:expr, $keys:pat => $do:expr) => {
+        match $self {
+            KeyIndex::U64($keys) => $do,
+            KeyIndex::U128($keys) => $do,
+            KeyIndex::Bytes($keys) => $do,
+        }
+    };
+}
+
+impl KeyIndex {
+    /// Of what [`KeyIndex::encode`] wrote, for chunks of these lengths.
+    pub(super) fn decode(form: KeyForm, bytes: &[u8], lengths: &[u32]) -> Result<Self> {
+        Ok(match form {
+            KeyForm::U64 => Self::U64(LearnedKeys::decode_from(bytes, lengths)?),
+            KeyForm::U128 => Self::U128(LearnedKeys::decode_from(bytes, lengths)?),
+            KeyForm::Bytes => Self::Bytes(SparseKeys::decode_from(bytes, lengths)?),
+        })
+    }
+
+    /// Appends model or fences, without the chunks.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        each!(self, keys => keys.encode(out));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        each!(self, keys => keys.len())
+    }
+
+    /// Size and precision of the model; zeros where there is none.
+    pub(super) fn stats(&self) -> ModelStats {
+        match self {
+            Self::U64(keys) => keys.stats(),
+            Self::U128(keys) => keys.stats(),
+            Self::Bytes(_) => ModelStats::default(),
+        }
+    }
+
+    fn chunks(&self) -> &Chunks {
+        each!(self, keys => keys.chunks())
+    }
+
+    fn put(&self, chunk: usize, bytes: &Arc<[u8]>) -> Result<()> {
+        each!(self, keys => keys.put(chunk, bytes))
+    }
+
+    fn without_chunk(&self, chunk: usize) -> Self {
+        match self {
+            Self::U64(keys) => Self::U64(keys.without_chunk(chunk)),
+            Self::U128(keys) => Self::U128(keys.without_chunk(chunk)),
+            Self::Bytes(keys) => Self::Bytes(keys.without_chunk(chunk)),
+        }
+    }
+
+    fn emptied(&self) -> Self {
+        match self {
+            Self::U64(keys) => Self::U64(keys.emptied()),
+            Self::U128(keys) => Self::U128(keys.emptied()),
+            Self::Bytes(keys) => Self::Bytes(keys.emptied()),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::U64(a), Self::U64(b)) => a.is_same(b),
+            (Self::U128(a), Self::U128(b)) => a.is_same(b),
+            (Self::Bytes(a), Self::Bytes(b)) => a.is_same(b),
+            _ => false,
+        }
+    }
+}
+
+/// The index of a segment and where its chunks are.
+#[derive(Debug, Clone)]
+pub(super) struct SegmentKeys {
+    pub(super) index: KeyIndex,
+    pub(super) places: Arc<[Place]>,
+}
+
+impl SegmentKeys {
+    /// Memory without the chunks.
+    pub(super) fn model_bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.places)
+            + each!(&self.index, keys => keys.model_bytes())
+    }
+
+    /// Brings a chunk into memory: bytes made by [`padded`].
+    pub(super) fn put(&self, chunk: usize, bytes: &Arc<[u8]>) -> Result<()> {
+        self.index.put(chunk, bytes)
+    }
+
+    /// The chunks that are in memory.
+    pub(super) fn resident(&self) -> impl Iterator<Item = (usize, &Arc<[u8]>)> {
+        let chunks = self.index.chunks();
+        (0..chunks.len()).filter_map(|i| chunks.slot(i).map(|bytes| (i, bytes)))
+    }
+
+    /// The same index with no chunk in memory.
+    pub(super) fn emptied(&self) -> Self {
+        Self { index: self.index.emptied(), places: Arc::clone(&self.places) }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.index.is_same(&other.index)
+    }
+}
+
+/// Makes the index of keys as they come.
+#[derive(Debug)]
+pub(super) enum KeysBuilder {
+    U64(Builder<u64>),
+    U128(Builder<u128>),
+    Bytes(SparseBuilder),
+}
+
+impl KeysBuilder {
+    pub(super) fn new(form: KeyForm) -> Self {
+        match form {
+            KeyForm::U64 => Self::U64(Builder::default()),
+            KeyForm::U128 => Self::U128(Builder::default()),
+            KeyForm::Bytes => Self::Bytes(SparseBuilder::default()),
+        }
+    }
+
+    /// Takes in the next keys: ascending, none below those before.
+    pub(super) fn push(&mut self, keys: &KeyColumn) -> Result<()> {
+        match (self, keys) {
+            (Self::U64(builder), KeyColumn::U64(keys)) => builder.push(keys),
+            (Self::U128(builder), KeyColumn::U128(keys)) => builder.push(keys),
+            (Self::Bytes(builder), KeyColumn::Bytes(keys)) => {
+                for i in 0..keys.len() {
+                    builder.push(keys.value(i))?;
+                }
+            }
+            _ => return Err(Error::internal("keys of another form than their segment's")),
+        }
+        Ok(())
+    }
+
+    /// The chunks that were completed since they were last taken, in order.
+    pub(super) fn take_chunks(&mut self) -> Vec<Vec<u8>> {
+        match self {
+            Self::U64(builder) => builder.take_chunks(),
+            Self::U128(builder) => builder.take_chunks(),
+            Self::Bytes(builder) => builder.take_chunks(),
+        }
+    }
+
+    /// The index, no chunk of which is in memory, and the last chunks.
+    pub(super) fn finish(self) -> (KeyIndex, Vec<Vec<u8>>) {
+        match self {
+            Self::U64(builder) => {
+                let (keys, chunks) = builder.finish();
+                (KeyIndex::U64(keys), chunks)
+            }
+            Self::U128(builder) => {
+                let (keys, chunks) = builder.finish();
+                (KeyIndex::U128(keys), chunks)
+            }
+            Self::Bytes(builder) => {
+                let (keys, chunks) = builder.finish();
+                (KeyIndex::Bytes(keys), chunks)
+            }
+        }
+    }
+}
+
+/// Why a search of an index has no answer.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It needs this chunk.
+    Missing(usize),
+    /// The key is of another form than the index.
+    WrongForm,
+}
+
+impl From<Missing> for Stop {
+    fn from(missing: Missing) -> Self {
+        Self::Missing(missing.chunk)
+    }
+}
+
+/// The way of readers to the keys of one segment.
+#[derive(Debug, Default)]
+pub(super) struct KeysInMemory {
+    current: ArcSwapOption<SegmentKeys>,
+    /// Held while `current` or its chunks change. Nothing else is locked, or waited for, under it.
+    change: Mutex<()>,
+}
+
+impl KeysInMemory {
+    /// The index, if it is in memory.
+    #[inline]
+    pub(super) fn load(&self) -> Guard<Option<Arc<SegmentKeys>>> {
+        self.current.load()
+    }
+
+    /// Makes `keys` the index that readers find, unless they have one of the same model.
+    fn install(&self, keys: Arc<SegmentKeys>) -> Arc<SegmentKeys> {
+        let _changing = self.change.lock();
+        match self.current.load_full() {
+            Some(current) if current.is_same(&keys) => current,
+            _ => {
+                self.current.store(Some(Arc::clone(&keys)));
+                keys
+            }
+        }
+    }
+
+    fn put(&self, keys: &SegmentKeys, chunk: usize, bytes: &Arc<[u8]>) -> Result<()> {
+        let _changing = self.change.lock();
+        match &*self.current.load() {
+            Some(current) if current.is_same(keys) => current.put(chunk, bytes),
+            _ => Ok(()),
+        }
+    }
+
+    fn forget_chunk(&self, chunk: usize, bytes: &Arc<[u8]>) {
+        let _changing = self.change.lock();
+        let Some(current) = self.current.load_full() else { return };
+        let chunks = current.index.chunks();
+        if chunk < chunks.len() && chunks.slot(chunk).is_some_and(|own| Arc::ptr_eq(own, bytes)) {
+            let index = current.index.without_chunk(chunk);
+            let places = Arc::clone(&current.places);
+            self.current.store(Some(Arc::new(SegmentKeys { index, places })));
+        }
+    }
+
+    fn forget(&self, keys: &SegmentKeys) {
+        let _changing = self.change.lock();
+        if self.current.load().as_ref().is_some_and(|current| current.is_same(keys)) {
+            self.current.store(None);
+        }
+    }
+}
+
+/// Who reads a cached value without asking the cache.
+#[derive(Debug, Default)]
+struct Holders(Mutex<Vec<Weak<KeysInMemory>>>);
+
+impl Holders {
+    fn add(&self, holder: &Arc<KeysInMemory>) {
+        let mut holders = self.0.lock();
+        if !holders.iter().any(|h| std::ptr::eq(h.as_ptr(), Arc::as_ptr(holder))) {
+            holders.retain(|h| h.strong_count() > 0);
+            holders.push(Arc::downgrade(holder));
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<KeysInMemory>> {
+        self.0.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Model or fences, as the cache holds them: dropped, readers must load them again.
+#[derive(Debug)]
+pub(super) struct CachedModel {
+    /// Without chunks.
+    keys: SegmentKeys,
+    holders: Holders,
+}
+
+impl CachedModel {
+    pub(super) fn new(keys: SegmentKeys) -> Self {
+        Self { keys, holders: Holders::default() }
+    }
+
+    /// Shows the index to the readers of `memory`.
+    pub(super) fn install(&self, memory: &Arc<KeysInMemory>) -> Arc<SegmentKeys> {
+        self.holders.add(memory);
+        memory.install(Arc::new(self.keys.emptied()))
+    }
+}
+
+impl Cached for CachedModel {
+    /// A model is in use as long as one of its chunks is.
+    fn take_uses(&self) -> u8 {
+        let used = |holder: &Arc<KeysInMemory>| {
+            let current = holder.load();
+            current
+                .as_ref()
+                .is_some_and(|keys| keys.is_same(&self.keys) && keys.index.chunks().any_used())
+        };
+        if self.holders.all().iter().any(used) { u8::MAX } else { 0 }
+    }
+}
+
+impl Drop for CachedModel {
+    fn drop(&mut self) {
+        for holder in self.holders.all() {
+            holder.forget(&self.keys);
+        }
+    }
+}
+
+/// A chunk of keys as the cache holds it: dropped, readers must load it again.
+#[derive(Debug)]
+pub(super) struct CachedChunk {
+    chunk: usize,
+    bytes: Arc<[u8]>,
+    holders: Holders,
+}
+
+impl CachedChunk {
+    pub(super) fn new(chunk: usize, bytes: Arc<[u8]>) -> Self {
+        Self { chunk, bytes, holders: Holders::default() }
+    }
+
+    /// Shows it to the readers of `memory`, and to whoever has `keys`.
+    pub(super) fn install(&self, memory: &Arc<KeysInMemory>, keys: &SegmentKeys) -> Result<()> {
+        self.holders.add(memory);
+        keys.put(self.chunk, &self.bytes)?;
+        memory.put(keys, self.chunk, &self.bytes)
+    }
+}
+
+impl Cached for CachedChunk {
+    fn take_uses(&self) -> u8 {
+        let uses = |holder: &Arc<KeysInMemory>| match &*holder.load() {
+            Some(keys) => keys.index.chunks().take_uses(self.chunk),
+            None => 0,
+        };
+        self.holders.all().iter().map(uses).max().unwrap_or_default()
+    }
+}
+
+impl Drop for CachedChunk {
+    fn drop(&mut self) {
+        for holder in self.holders.all() {
+            holder.forget_chunk(self.chunk, &self.bytes);
+        }
+    }
+}
+
+/// The index of all keys of a segment and its chunks, made in memory.
+pub(super) struct Built {
+    index: KeyIndex,
+    chunks: Vec<Vec<u8>>,
+}
+
+impl Built {
+    /// Of keys that come in order.
+    pub(super) fn of(
+        form: KeyForm,
+        parts: impl IntoIterator<Item = Result<KeyColumn>>,
+    ) -> Result<Self> {
+        let mut builder = KeysBuilder::new(form);
+        for part in parts {
+            builder.push(&part?)?;
+        }
+        let mut chunks = builder.take_chunks();
+        let (index, last) = builder.finish();
+        chunks.extend(last);
+        Ok(Self { index, chunks })
+    }
+
+    pub(super) fn index(&self) -> &KeyIndex {
+        &self.index
+    }
+
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(Vec::as_slice)
+    }
+
+    /// The index with all its chunks.
+    pub(super) fn into_keys(self) -> Result<SegmentKeys> {
+        let mut places = Vec::with_capacity(self.chunks.len());
+        let mut offset = KEYS_OFFSET;
+        for (i, chunk) in self.chunks.into_iter().enumerate() {
+            let len = chunk.len() as u32;
+            places.push(Place { offset, len, crc: crc32c::crc32c(&chunk) });
+            offset += u64::from(len);
+            self.index.put(i, &padded(chunk))?;
+        }
+        Ok(SegmentKeys { index: self.index, places: places.into() })
+    }
+}
