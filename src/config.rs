@@ -188,6 +188,10 @@ settings! {
     max_connections, "OMENDB_MAX_CONNECTIONS", "COUNT": usize = 1024;
     /// A session that is idle for longer is closed
     session_idle, "OMENDB_SESSION_IDLE", "TIME": Time = Time(Duration::from_secs(3600));
+    /// A transaction that is idle for longer is rolled back
+    transaction_idle, "OMENDB_TRANSACTION_IDLE", "TIME": Time = Time(Duration::from_secs(1800));
+    /// How long rows of RETURNING, and what a query in a transaction reads, wait for the client to fetch them
+    result_lease, "OMENDB_RESULT_LEASE", "TIME": Time = Time(Duration::from_secs(60));
     /// Bytes of one SQL text at most
     max_sql, "OMENDB_MAX_SQL", "BYTES": Bytes = Bytes(1 << 20);
     /// Time that planning one statement may take
@@ -259,6 +263,8 @@ impl Settings {
         flight::Options {
             max_message_bytes: usize::try_from(self.max_message.0).unwrap_or(usize::MAX),
             session_idle: self.session_idle.0,
+            transaction_idle: self.transaction_idle.0,
+            result_lease: self.result_lease.0,
             kept_bytes: (memory / 16).max(1 << 20),
             load_ahead_bytes: (memory / 32).max(1 << 20),
             ..default

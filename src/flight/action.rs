@@ -1,11 +1,12 @@
 //! Actions: prepared statements, sessions, cancellation, and OmenDB's own for administrators.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionClosePreparedStatementRequest,
-    ActionCreatePreparedStatementRequest, Any, ProstMessageExt,
+    ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
+    ActionBeginTransactionResult, ActionCancelQueryRequest, ActionClosePreparedStatementRequest,
+    ActionCreatePreparedStatementRequest, ActionEndSavepointRequest, ActionEndTransactionRequest,
+    Any, EndTransaction, ProstMessageExt,
 };
 use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
@@ -17,11 +18,9 @@ use tonic::Status;
 use super::service::State;
 use super::session::Call;
 use super::statement::ticket_id;
-use super::{proto, status};
+use super::{options, proto, status};
 use crate::engine::{DEFAULT_SCHEMA, Engine, TableName, TableSnapshot};
-
-/// Session option: columns leave in the types that they have.
-const NATIVE_TYPES: &str = "native_types";
+use crate::sql::{self, SavepointId, TransactionId};
 
 /// The actions that there are.
 pub(super) fn types() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -31,6 +30,13 @@ pub(super) fn types() -> impl Iterator<Item = (&'static str, &'static str)> {
             "ClosePreparedStatement",
             "closes a prepared statement (ActionClosePreparedStatementRequest)",
         ),
+        ("BeginTransaction", "begins a transaction (ActionBeginTransactionRequest)"),
+        (
+            "EndTransaction",
+            "commits a transaction or rolls it back (ActionEndTransactionRequest)",
+        ),
+        ("BeginSavepoint", "sets a savepoint in a transaction (ActionBeginSavepointRequest)"),
+        ("EndSavepoint", "releases a savepoint or goes back to it (ActionEndSavepointRequest)"),
         ("CancelQuery", "stops a query (ActionCancelQueryRequest)"),
         ("CancelFlightInfo", "stops a query (CancelFlightInfoRequest)"),
         (
@@ -39,7 +45,7 @@ pub(super) fn types() -> impl Iterator<Item = (&'static str, &'static str)> {
         ),
         (
             "SetSessionOptions",
-            "sets options of the session: native_types (SetSessionOptionsRequest)",
+            "sets options of the session, as SET does, and how rows are sent (SetSessionOptionsRequest)",
         ),
         ("GetSessionOptions", "says the options of the session"),
         ("CloseSession", "closes the session"),
@@ -85,30 +91,69 @@ pub(super) async fn run(
             Some(result.encode_to_vec())
         }
         "RenewFlightEndpoint" => Some(renew(state, &decode(body)?)?),
-        "SetSessionOptions" => Some(set_options(call, decode(body)?)),
-        "GetSessionOptions" => {
-            let value =
-                proto::session_option_value::OptionValue::BoolValue(call.session.native_types());
-            let value = proto::SessionOptionValue { option_value: Some(value) };
-            let session_options = [(NATIVE_TYPES.to_owned(), value)].into();
-            Some(proto::GetSessionOptionsResult { session_options }.encode_to_vec())
-        }
+        "SetSessionOptions" => Some(options::set(&call.session, decode(body)?).encode_to_vec()),
+        "GetSessionOptions" => Some(options::get(&call.session).encode_to_vec()),
         "CloseSession" => {
-            state.sessions.close(call.session.id);
+            state.sessions.close(&call.session);
             let status = proto::close_session_result::Status::Closed.into();
             Some(proto::CloseSessionResult { status }.encode_to_vec())
         }
         "omendb.Flush" | "omendb.Compact" | "omendb.Retrain" | "omendb.TableStats" => {
             Some(administer(state, action).await?)
         }
-        name @ ("BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint") => {
-            return Err(Status::unimplemented(format!(
-                "{name}: transactions are not supported yet; each statement commits by itself"
-            )));
+        "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
+            transaction(&call.session.sql, &action).await?
         }
         name => return Err(Status::unimplemented(format!("there is no action \"{name}\""))),
     };
     Ok(answer.map(|body| arrow_flight::Result { body: body.into() }).into_iter())
+}
+
+/// Begins, marks or ends a transaction.
+async fn transaction(session: &sql::Session, action: &Action) -> Result<Option<Vec<u8>>, Status> {
+    let body = &action.body[..];
+    match action.r#type.as_str() {
+        "BeginTransaction" => {
+            unpack::<ActionBeginTransactionRequest>(body)?;
+            let id = session.begin().map_err(status::from_sql)?;
+            let result = ActionBeginTransactionResult { transaction_id: id.to_bytes().into() };
+            Ok(Some(result.as_any().encode_to_vec()))
+        }
+        "EndTransaction" => {
+            let request = unpack::<ActionEndTransactionRequest>(body)?;
+            let id = TransactionId::parse(&request.transaction_id);
+            match request.action() {
+                EndTransaction::Commit => session.commit(id).await,
+                EndTransaction::Rollback => session.rollback(id),
+                EndTransaction::Unspecified => return Err(unspecified()),
+            }
+            .map_err(status::from_sql)?;
+            Ok(None)
+        }
+        "BeginSavepoint" => {
+            let request = unpack::<ActionBeginSavepointRequest>(body)?;
+            let id = TransactionId::parse(&request.transaction_id);
+            let id = session.savepoint(id, &request.name).await.map_err(status::from_sql)?;
+            let result = ActionBeginSavepointResult { savepoint_id: id.to_bytes().into() };
+            Ok(Some(result.as_any().encode_to_vec()))
+        }
+        _ => {
+            let request = unpack::<ActionEndSavepointRequest>(body)?;
+            let id = SavepointId::parse(&request.savepoint_id);
+            // EndSavepoint, which the crate keeps to itself.
+            match request.action {
+                1 => session.release(id).await,
+                2 => session.rollback_to(id).await,
+                _ => return Err(unspecified()),
+            }
+            .map_err(status::from_sql)?;
+            Ok(None)
+        }
+    }
+}
+
+fn unspecified() -> Status {
+    Status::invalid_argument("the action does not say how to end it")
 }
 
 fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
@@ -135,7 +180,8 @@ fn cancel(state: &State, info: &FlightInfo) -> Result<CancelStatus, Status> {
     let mut cancelled = false;
     for ticket in info.endpoint.iter().filter_map(|e| e.ticket.as_ref()) {
         if let Some(id) = ticket_id(ticket)? {
-            cancelled |= state.running.cancel(&id) | state.results.remove(&id);
+            cancelled |=
+                state.running.cancel(&id) | state.results.remove(&id) | state.pinned.remove(&id);
         }
     }
     Ok(if cancelled { CancelStatus::Cancelled } else { CancelStatus::NotCancellable })
@@ -145,42 +191,11 @@ fn renew(state: &State, request: &RenewFlightEndpointRequest) -> Result<Vec<u8>,
     let endpoint = request.endpoint.clone().unwrap_or_default();
     let ticket = endpoint.ticket.clone().unwrap_or_default();
     if let Some(id) = ticket_id(&ticket)? {
-        // A query's ticket does not expire; rows that are kept do.
+        // A query's ticket does not expire; rows that are kept do, and what a query of a transaction reads.
         state.results.renew(&id, state.options.result_lease);
+        state.pinned.renew(&id, state.options.result_lease);
     }
     Ok(endpoint.encode_to_vec())
-}
-
-fn set_options(call: &Call, request: proto::SetSessionOptionsRequest) -> Vec<u8> {
-    use proto::session_option_value::OptionValue;
-    use proto::set_session_options_result::{Error, ErrorValue};
-    let mut errors = std::collections::HashMap::new();
-    for (name, value) in request.session_options {
-        let error = match (name.as_str(), value.option_value) {
-            (NATIVE_TYPES, Some(OptionValue::BoolValue(on))) => {
-                call.session.native_types.store(on, Ordering::Relaxed);
-                continue;
-            }
-            (NATIVE_TYPES, Some(OptionValue::StringValue(on))) if on == "true" || on == "false" => {
-                call.session.native_types.store(on == "true", Ordering::Relaxed);
-                continue;
-            }
-            ("catalog", Some(OptionValue::StringValue(name)))
-                if name == super::metadata::CATALOG =>
-            {
-                continue;
-            }
-            ("schema", Some(OptionValue::StringValue(name)))
-                if call.session.sql.set_option("search_path", &name).is_ok() =>
-            {
-                continue;
-            }
-            (NATIVE_TYPES | "catalog" | "schema", _) => ErrorValue::InvalidValue,
-            _ => ErrorValue::InvalidName,
-        };
-        errors.insert(name, Error { value: error.into() });
-    }
-    proto::SetSessionOptionsResult { errors }.encode_to_vec()
 }
 
 /// Carries out an admin action, which may take long, on a thread of its own.

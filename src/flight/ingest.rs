@@ -15,11 +15,11 @@ use tonic::metadata::MetadataMap;
 
 use super::ipc::{Decoded, Decoder};
 use super::receive::Incoming;
-use super::service::{State, refuse_transaction};
+use super::service::{State, within};
 use super::session::Call;
 use super::{metadata, proto, status, wire_type};
-use crate::engine::{DEFAULT_SCHEMA, OnConflict, TableName, WriteResult};
-use crate::sql::{Ingest, IngestMode, IngestRequest};
+use crate::engine::{OnConflict, TableName, WriteResult};
+use crate::sql::{Ingest, IngestMode, IngestRequest, Within};
 
 /// Call header, and key of schema metadata, that say what to do with rows whose key exists.
 const ON_CONFLICT_HEADER: &str = "x-omendb-on-conflict";
@@ -34,16 +34,21 @@ pub(super) struct Target {
     table: TableName,
     /// `None` where headers and metadata may say it.
     mode: Option<IngestMode>,
+    within: Within,
 }
 
 impl Target {
     /// A plain Flight path: the table is made if it does not exist, unless the client says otherwise.
     pub(super) fn of_path(table: TableName) -> Self {
-        Self { table, mode: None }
+        Self { table, mode: None, within: Within::Any }
     }
 
-    pub(super) fn of_command(command: CommandStatementIngest) -> Result<Self, Status> {
-        refuse_transaction(command.transaction_id.as_deref())?;
+    /// Clients load without a transaction's id even inside one, so a load joins the session's.
+    pub(super) fn of_command(
+        command: CommandStatementIngest,
+        current_schema: &str,
+    ) -> Result<Self, Status> {
+        let within = within(command.transaction_id.as_deref(), Within::Any);
         if command.temporary {
             return Err(Status::unimplemented("temporary tables are not supported"));
         }
@@ -55,7 +60,7 @@ impl Target {
                 metadata::CATALOG
             )));
         }
-        let schema = command.schema.as_deref().filter(|s| !s.is_empty()).unwrap_or(DEFAULT_SCHEMA);
+        let schema = command.schema.as_deref().filter(|s| !s.is_empty()).unwrap_or(current_schema);
         let table = TableName::new(schema, command.table.as_str());
         let options = command.table_definition_options.unwrap_or_default();
         let mode = match (options.if_not_exist(), options.if_exists()) {
@@ -81,7 +86,7 @@ impl Target {
                 )));
             }
         };
-        Ok(Self { table, mode: Some(mode) })
+        Ok(Self { table, mode: Some(mode), within })
     }
 }
 
@@ -104,9 +109,10 @@ pub(super) async fn load(
     // Four times a message: what one may grow to when uncompressed.
     let mut decoder = Decoder::new(4 * state.options.max_message_bytes as u64);
     let schema = read_schema(&mut decoder, &mut incoming).await?;
+    let within = target.within;
     let request = request(target, headers, schema)?;
     let table = request.table.clone();
-    let ingest = call.session.sql.ingest(request).await.map_err(status::from_sql)?;
+    let ingest = call.session.sql.ingest(within, request).await.map_err(status::from_sql)?;
 
     let (sender, receiver) = mpsc::channel(64);
     let loader = tokio::task::spawn_blocking(move || run(ingest, decoder, receiver));

@@ -1,6 +1,7 @@
-//! What the server keeps for clients between two calls, for a while and within a budget: rows of RETURNING, and bound parameters.
+//! What the server keeps for clients between two calls, for a while and within a budget: rows of RETURNING, bound parameters,
+//! and what queries in transactions read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,16 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::ticket::Id;
+use crate::sql;
+
+/// What may be kept.
+pub(crate) trait Keep {
+    /// Its name in messages.
+    const NAME: &'static str;
+
+    /// Its share of the budget.
+    fn bytes(&self) -> usize;
+}
 
 /// Batches of one schema.
 #[derive(Debug)]
@@ -18,62 +29,112 @@ pub(crate) struct Batches {
     pub(crate) batches: Vec<RecordBatch>,
 }
 
+impl Keep for Batches {
+    const NAME: &'static str = "rows";
+
+    fn bytes(&self) -> usize {
+        self.batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() + 1024
+    }
+}
+
+impl Keep for sql::Pinned {
+    const NAME: &'static str = "snapshots";
+
+    /// It shares nearly all that it holds.
+    fn bytes(&self) -> usize {
+        1024
+    }
+}
+
 #[derive(Debug)]
-struct Entry {
-    batches: Arc<Batches>,
+struct Entry<T> {
+    value: Arc<T>,
     bytes: usize,
     expires: Instant,
 }
 
-/// Batches by name, each until its lease ends. When the budget is short, those that would expire first go first.
+/// Values by name, each until its lease ends. When the budget is short, those that would expire first go first.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Kept<T> {
     budget_bytes: usize,
-    entries: Mutex<HashMap<Id, Entry>>,
+    inner: Mutex<Inner<T>>,
 }
 
-impl Kept {
-    pub(crate) fn new(budget_bytes: usize) -> Self {
-        Self { budget_bytes, entries: Mutex::default() }
+#[derive(Debug)]
+struct Inner<T> {
+    entries: HashMap<Id, Entry<T>>,
+    by_expiry: BTreeSet<(Instant, Id)>,
+    used_bytes: usize,
+}
+
+impl<T> Inner<T> {
+    fn remove(&mut self, id: &Id) -> Option<Arc<T>> {
+        let entry = self.entries.remove(id)?;
+        self.by_expiry.remove(&(entry.expires, *id));
+        self.used_bytes -= entry.bytes;
+        Some(entry.value)
     }
 
-    /// Keeps batches under `id` for `lease`.
-    pub(crate) fn put(&self, id: Id, batches: Batches, lease: Duration) -> Result<(), Status> {
-        let bytes =
-            batches.batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() + 1024;
+    /// Takes out what expires first, if that is before `limit`.
+    fn remove_first(&mut self, limit: Option<Instant>) -> Option<Arc<T>> {
+        let (expires, id) = *self.by_expiry.first()?;
+        if limit.is_some_and(|limit| expires > limit) {
+            return None;
+        }
+        self.remove(&id)
+    }
+}
+
+impl<T: Keep> Kept<T> {
+    pub(crate) fn new(budget_bytes: usize) -> Self {
+        let inner = Inner { entries: HashMap::new(), by_expiry: BTreeSet::new(), used_bytes: 0 };
+        Self { budget_bytes, inner: Mutex::new(inner) }
+    }
+
+    /// Keeps a value under `id` for `lease`.
+    pub(crate) fn put(&self, id: Id, value: T, lease: Duration) -> Result<(), Status> {
+        let bytes = value.bytes();
         if bytes > self.budget_bytes {
             return Err(Status::resource_exhausted(format!(
-                "{bytes} bytes of rows are too many to keep for the client; {} are allowed",
+                "{bytes} bytes of {} are too many to keep for the client; {} are allowed",
+                T::NAME,
                 self.budget_bytes
             )));
         }
-        let mut entries = self.entries.lock();
-        entries.remove(&id);
-        let mut used: usize = entries.values().map(|e| e.bytes).sum();
-        while used + bytes > self.budget_bytes {
-            let first = entries.iter().min_by_key(|(_, e)| e.expires).map(|(id, _)| *id);
-            let Some(entry) = first.and_then(|id| entries.remove(&id)) else { break };
-            used -= entry.bytes;
-        }
         let expires = Instant::now() + lease;
-        entries.insert(id, Entry { batches: Arc::new(batches), bytes, expires });
+        // What goes is dropped after the lock.
+        let mut gone = Vec::new();
+        let mut inner = self.inner.lock();
+        gone.extend(inner.remove(&id));
+        while inner.used_bytes + bytes > self.budget_bytes {
+            let Some(first) = inner.remove_first(None) else { break };
+            gone.push(first);
+        }
+        inner.used_bytes += bytes;
+        inner.by_expiry.insert((expires, id));
+        inner.entries.insert(id, Entry { value: Arc::new(value), bytes, expires });
+        drop(inner);
+        drop(gone);
         Ok(())
     }
 
     /// What is kept under `id`.
-    pub(crate) fn get(&self, id: &Id) -> Option<Arc<Batches>> {
-        let entries = self.entries.lock();
-        let entry = entries.get(id).filter(|e| e.expires > Instant::now())?;
-        Some(Arc::clone(&entry.batches))
+    pub(crate) fn get(&self, id: &Id) -> Option<Arc<T>> {
+        let inner = self.inner.lock();
+        let entry = inner.entries.get(id).filter(|e| e.expires > Instant::now())?;
+        Some(Arc::clone(&entry.value))
     }
 
     /// Lets the lease of `id` begin anew; says whether there was something.
     pub(crate) fn renew(&self, id: &Id, lease: Duration) -> bool {
-        let mut entries = self.entries.lock();
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
         let now = Instant::now();
-        match entries.get_mut(id).filter(|e| e.expires > now) {
+        match inner.entries.get_mut(id).filter(|e| e.expires > now) {
             Some(entry) => {
+                inner.by_expiry.remove(&(entry.expires, *id));
                 entry.expires = now + lease;
+                inner.by_expiry.insert((entry.expires, *id));
                 true
             }
             None => false,
@@ -82,13 +143,19 @@ impl Kept {
 
     /// Forgets what is kept under `id`; says whether there was something.
     pub(crate) fn remove(&self, id: &Id) -> bool {
-        self.entries.lock().remove(id).is_some()
+        let gone = self.inner.lock().remove(id);
+        gone.is_some()
     }
 
     /// Forgets what has expired.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
-        self.entries.lock().retain(|_, e| e.expires > now);
+        let mut gone = Vec::new();
+        let mut inner = self.inner.lock();
+        while let Some(expired) = inner.remove_first(Some(now)) {
+            gone.push(expired);
+        }
+        drop(inner);
     }
 }
 

@@ -9,6 +9,7 @@ mod ipc;
 mod kept;
 mod message;
 mod metadata;
+mod options;
 mod prepared;
 pub mod proto;
 mod receive;

@@ -9,11 +9,11 @@ use tonic::Status;
 use super::encode::schema_message;
 use super::kept::Batches;
 use super::proto;
-use super::service::{State, parameter_schema, refuse_transaction, wire_schema};
+use super::service::{State, parameter_schema, wire_schema, within};
 use super::session::Call;
 use super::statement::Bound;
 use super::{status, ticket};
-use crate::sql::StatementKind;
+use crate::sql::{StatementKind, TransactionId, Within};
 
 impl State {
     /// Prepares a statement: checks it, executes nothing.
@@ -22,14 +22,25 @@ impl State {
         call: &Call,
         request: arrow_flight::sql::ActionCreatePreparedStatementRequest,
     ) -> Result<proto::ActionCreatePreparedStatementResult, Status> {
-        refuse_transaction(request.transaction_id.as_deref())?;
-        let prepared = call.session.sql.prepare(&request.query).await.map_err(status::from_sql)?;
+        let transaction_id = request.transaction_id.unwrap_or_default();
+        let within = within(Some(&transaction_id), Within::Session);
+        let prepared = call
+            .session
+            .sql
+            .prepare_within(within, &request.query)
+            .await
+            .map_err(status::from_sql)?;
         let schema = wire_schema(call, &prepared.schema());
         let returns_rows = prepared.kind() == StatementKind::Query || !schema.fields().is_empty();
         let handle = proto::PreparedHandle {
             id: ticket::new_id().to_vec(),
             statement: Some(proto::Statement { sql: request.query, parameters: Vec::new() }),
             parameters_kept: false,
+            session_id: match transaction_id.is_empty() {
+                true => Vec::new(),
+                false => call.session.id.as_bytes().to_vec(),
+            },
+            transaction_id: transaction_id.to_vec(),
         };
         Ok(proto::ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.encode_to_vec(),
@@ -41,12 +52,23 @@ impl State {
         })
     }
 
-    /// The statement that a handle names, with its parameters.
-    pub(super) fn resolve(&self, handle: &[u8]) -> Result<Bound, Status> {
+    /// The statement that a handle names, with its parameters. One that was prepared in a transaction runs in that, and after
+    /// its end in the next one of the session: clients go on using their statements.
+    pub(super) fn resolve(&self, call: &Call, handle: &[u8]) -> Result<Bound, Status> {
         let handle = ticket::decode_prepared(handle)?;
         let id = ticket::parse_id(&handle.id)?;
         let statement = handle.statement.unwrap_or_default();
-        let mut bound = Bound::without_parameters(statement.sql);
+        let mut bound = Bound::new(statement.sql, Within::Session);
+        if !handle.transaction_id.is_empty() {
+            let session = &call.session.sql;
+            let transaction = TransactionId::parse(&handle.transaction_id);
+            bound.within = match session.is_open(transaction) {
+                true => Within::Named(transaction),
+                false => Within::Any,
+            };
+            bound.stray =
+                handle.session_id != call.session.id.as_bytes() && !session.in_transaction();
+        }
         if let Some(parameters) = ticket::decode_parameters(statement.parameters)? {
             bound.parameters = Some(parameters);
         } else if let Some(kept) = self.parameters.get(&id) {

@@ -9,11 +9,11 @@ use tonic::{Request, Status, Streaming};
 
 use super::complete::{self, Complete};
 use super::ipc::{Decoded, Decoder};
-use super::service::{Asked, State, asked, refuse_transaction, unsupported};
+use super::service::{Asked, State, asked, unsupported, within};
 use super::session::Call;
-use super::statement::count_of;
+use super::statement::{Bound, count_of};
 use super::{ingest, status};
-use crate::sql::{Outcome, StatementKind};
+use crate::sql::{Outcome, StatementKind, Within};
 
 /// What parameters of one statement may take when uncompressed, in bytes.
 const MAX_PARAMETER_BYTES: u64 = 256 << 20;
@@ -62,20 +62,24 @@ pub(super) async fn put(
             ingest::load(state, call, &headers, target, incoming).await?
         }
         Asked::Command(Command::CommandStatementIngest(command)) => {
-            let target = ingest::Target::of_command(command)?;
+            let target = ingest::Target::of_command(command, &call.session.sql.current_schema())?;
             ingest::load(state, call, &headers, target, incoming).await?
         }
         Asked::Command(Command::CommandStatementUpdate(command)) => {
-            refuse_transaction(command.transaction_id.as_deref())?;
-            let outcome =
-                call.session.sql.execute_script(&command.query).await.map_err(status::from_sql)?;
+            let within = within(command.transaction_id.as_deref(), Within::Session);
+            let outcome = call
+                .session
+                .sql
+                .execute_script(within, &command.query)
+                .await
+                .map_err(status::from_sql)?;
             update_result(affected(call, &outcome))
         }
         Asked::Command(Command::CommandPreparedStatementUpdate(command)) => {
             let parameters = parameters(&mut incoming).await?;
-            let mut bound = state.resolve(&command.prepared_statement_handle)?;
+            let mut bound = state.resolve(call, &command.prepared_statement_handle)?;
             bound.parameters = parameters.or(bound.parameters);
-            update_result(update(call, &bound.sql, bound.parameters.as_ref()).await?)
+            update_result(update(call, &bound).await?)
         }
         Asked::Command(Command::CommandPreparedStatementQuery(command)) => {
             let parameters = parameters(&mut incoming).await?;
@@ -99,15 +103,20 @@ fn affected(call: &Call, outcome: &Outcome) -> i64 {
 }
 
 /// Runs a prepared statement as an update.
-async fn update(call: &Call, sql: &str, parameters: Option<&RecordBatch>) -> Result<i64, Status> {
+async fn update(call: &Call, bound: &Bound) -> Result<i64, Status> {
     let session = &call.session.sql;
-    let prepared = session.prepare(sql).await.map_err(status::from_sql)?;
+    let prepared =
+        session.prepare_within(bound.within, &bound.sql).await.map_err(status::from_sql)?;
     if prepared.kind() == StatementKind::Query {
         return Err(Status::invalid_argument(
             "the statement is a query: run it with CommandPreparedStatementQuery",
         ));
     }
-    let outcome = session.execute(&prepared, parameters).await.map_err(status::from_sql)?;
+    bound.check_change()?;
+    let outcome = session
+        .execute_within(bound.within, &prepared, bound.parameters.as_ref())
+        .await
+        .map_err(status::from_sql)?;
     Ok(affected(call, &outcome))
 }
 

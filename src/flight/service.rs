@@ -21,13 +21,13 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::encode::{FlightStream, schema_message};
-use super::kept::Kept;
+use super::kept::{Batches, Kept};
 use super::route::FlightServer;
 use super::session::{Call, Sessions};
 use super::ticket::Id;
 use super::{metadata, statement, wire_type};
 use crate::engine::{DEFAULT_SCHEMA, TableName};
-use crate::sql::Database;
+use crate::sql::{self, Database, TransactionId, Within};
 
 /// Limits of the service.
 #[derive(Debug, Clone)]
@@ -38,7 +38,9 @@ pub struct Options {
     pub max_sessions: usize,
     /// A session that is idle for longer is closed.
     pub session_idle: Duration,
-    /// How long the rows of RETURNING wait for the client to fetch them.
+    /// A transaction that is idle for longer is rolled back.
+    pub transaction_idle: Duration,
+    /// How long the rows of RETURNING, and what a query in a transaction reads, wait for the client to fetch them.
     pub result_lease: Duration,
     /// Memory for rows and parameters kept between two calls, in bytes.
     pub kept_bytes: usize,
@@ -52,6 +54,7 @@ impl Default for Options {
             max_message_bytes: 64 << 20,
             max_sessions: 10_000,
             session_idle: Duration::from_secs(3600),
+            transaction_idle: Duration::from_secs(1800),
             result_lease: Duration::from_secs(60),
             kept_bytes: 64 << 20,
             load_ahead_bytes: 32 << 20,
@@ -69,9 +72,11 @@ pub(super) struct State {
     pub(super) options: Options,
     pub(super) sessions: Sessions,
     /// Rows of RETURNING, by ticket.
-    pub(super) results: Kept,
+    pub(super) results: Kept<Batches>,
     /// Bound parameters, by prepared statement.
-    pub(super) parameters: Kept,
+    pub(super) parameters: Kept<Batches>,
+    /// What queries in transactions read, by ticket. It outlives the transaction: clients fetch in the background.
+    pub(super) pinned: Kept<sql::Pinned>,
     /// Streams that can be cancelled, by ticket.
     pub(super) running: Running,
     draining: AtomicBool,
@@ -118,9 +123,10 @@ impl Service {
     /// The service of `database`.
     pub fn new(database: Database, options: Options) -> Self {
         Self(Arc::new(State {
-            sessions: Sessions::new(database, options.session_idle, options.max_sessions),
+            sessions: Sessions::new(database, &options),
             results: Kept::new(options.kept_bytes),
             parameters: Kept::new(options.kept_bytes),
+            pinned: Kept::new(options.kept_bytes),
             running: Running::default(),
             draining: AtomicBool::new(false),
             options,
@@ -168,6 +174,7 @@ impl Service {
         self.0.sessions.sweep();
         self.0.results.sweep();
         self.0.parameters.sweep();
+        self.0.pinned.sweep();
     }
 
     /// The session of a call.
@@ -225,13 +232,11 @@ pub(super) fn unsupported(command: &Command) -> Status {
     Status::unimplemented(format!("{name} is not supported here"))
 }
 
-/// The refusal of a transaction's id.
-pub(super) fn refuse_transaction(id: Option<&[u8]>) -> Result<(), Status> {
+/// The transaction that a message names; `otherwise` where it names none.
+pub(super) fn within(id: Option<&[u8]>, otherwise: Within) -> Within {
     match id {
-        Some(id) if !id.is_empty() => Err(Status::invalid_argument(
-            "there is no such transaction: transactions are not supported yet",
-        )),
-        _ => Ok(()),
+        Some(id) if !id.is_empty() => Within::Named(TransactionId::parse(id)),
+        _ => otherwise,
     }
 }
 
@@ -258,12 +263,12 @@ impl State {
         match asked(&descriptor)? {
             Asked::Table(table) => self.table_info(call, &table, descriptor).await,
             Asked::Command(Command::CommandStatementQuery(query)) => {
-                refuse_transaction(query.transaction_id.as_deref())?;
-                let bound = statement::Bound::without_parameters(query.query);
+                let within = within(query.transaction_id.as_deref(), Within::Session);
+                let bound = statement::Bound::new(query.query, within);
                 self.statement_info(call, bound, descriptor).await
             }
             Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
-                let bound = self.resolve(&query.prepared_statement_handle)?;
+                let bound = self.resolve(call, &query.prepared_statement_handle)?;
                 self.statement_info(call, bound, descriptor).await
             }
             Asked::Command(command) => {
@@ -278,8 +283,8 @@ impl State {
         match command(&ticket.ticket)? {
             Command::TicketStatementQuery(t) => self.redeem(call, &t.statement_handle).await,
             Command::CommandPreparedStatementQuery(query) => {
-                let bound = self.resolve(&query.prepared_statement_handle)?;
-                self.query_stream(call, bound, 0).await
+                let bound = self.resolve(call, &query.prepared_statement_handle)?;
+                self.query_stream(call, bound, None, 0).await
             }
             command => match metadata::rows(&command, &call.session).await {
                 Some(batch) => batch.map(|b| super::encode::batches(b.schema(), vec![b])),
@@ -296,12 +301,12 @@ impl State {
         match asked(descriptor)? {
             Asked::Table(table) => self.table_schema(call, &table).await,
             Asked::Command(Command::CommandStatementQuery(query)) => {
-                refuse_transaction(query.transaction_id.as_deref())?;
-                self.statement_schema(call, &query.query).await
+                let within = within(query.transaction_id.as_deref(), Within::Session);
+                self.statement_schema(call, within, &query.query).await
             }
             Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
-                let bound = self.resolve(&query.prepared_statement_handle)?;
-                self.statement_schema(call, &bound.sql).await
+                let bound = self.resolve(call, &query.prepared_statement_handle)?;
+                self.statement_schema(call, bound.within, &bound.sql).await
             }
             Asked::Command(command) => {
                 metadata::schema(&command).ok_or_else(|| unsupported(&command))

@@ -1,6 +1,8 @@
 //! Statements. What changes something runs exactly once, when its FlightInfo is asked for or as an update; a query
-//! runs when its ticket is redeemed, on the snapshot of that moment.
+//! runs when its ticket is redeemed, on the snapshot of that moment. In a transaction it reads what the transaction saw
+//! when its FlightInfo was asked for: that is kept for a while, whether or not the transaction lasts as long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -19,7 +21,7 @@ use super::session::Call;
 use super::ticket::Id;
 use super::{status, ticket};
 use crate::engine::TableName;
-use crate::sql::{Outcome, StatementKind};
+use crate::sql::{Outcome, Pinned, StatementKind, Within};
 
 /// A statement and the parameters to run it with.
 #[derive(Debug)]
@@ -28,11 +30,27 @@ pub(super) struct Bound {
     pub(super) parameters: Option<RecordBatch>,
     /// The server keeps the parameters under this id.
     pub(super) parameters_id: Option<Id>,
+    /// The transaction that it runs in.
+    pub(super) within: Within,
+    /// It was prepared in a transaction of another session, and here is none.
+    pub(super) stray: bool,
 }
 
 impl Bound {
-    pub(super) fn without_parameters(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), parameters: None, parameters_id: None }
+    /// Without parameters.
+    pub(super) fn new(sql: impl Into<String>, within: Within) -> Self {
+        Self { sql: sql.into(), parameters: None, parameters_id: None, within, stray: false }
+    }
+
+    /// Refuses a change that would commit by itself though its client believes it in a transaction: one that was open
+    /// when the connection was lost or the server started again.
+    pub(super) fn check_change(&self) -> Result<(), Status> {
+        match self.stray {
+            false => Ok(()),
+            true => Err(Status::aborted(
+                "the transaction in which the statement was prepared is gone with its session: begin it anew and retry",
+            )),
+        }
     }
 
     /// The source of a ticket for the query.
@@ -105,14 +123,17 @@ impl State {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let session = &call.session.sql;
-        let prepared = session.prepare(&bound.sql).await.map_err(status::from_sql)?;
+        let within = bound.within;
+        let prepared =
+            session.prepare_within(within, &bound.sql).await.map_err(status::from_sql)?;
         if prepared.kind() == StatementKind::Query {
             let schema = wire_schema(call, &prepared.schema());
-            let ticket = new_ticket(&schema, bound.source()?);
+            let ticket = self.query_ticket(call, &schema, bound)?;
             return flight_info(&schema, descriptor, ticket::encode(&ticket), -1);
         }
+        bound.check_change()?;
         let outcome = session
-            .execute(&prepared, bound.parameters.as_ref())
+            .execute_within(within, &prepared, bound.parameters.as_ref())
             .await
             .map_err(status::from_sql)?;
         let count = count_of(&outcome);
@@ -137,13 +158,32 @@ impl State {
         flight_info(&wire, descriptor, ticket::encode(&ticket), count)
     }
 
+    /// The ticket of a query, and in a transaction the lease of what it reads.
+    fn query_ticket(
+        &self,
+        call: &Call,
+        schema: &Schema,
+        bound: Bound,
+    ) -> Result<proto::Ticket, Status> {
+        let pinned = call.session.sql.pin(bound.within).map_err(status::from_sql)?;
+        let mut ticket = new_ticket(schema, bound.source()?);
+        if let Some(pinned) = pinned {
+            let id = ticket::parse_id(&ticket.id)?;
+            self.pinned.put(id, pinned, self.options.result_lease)?;
+            ticket.pinned = true;
+        }
+        Ok(ticket)
+    }
+
     /// The schema of a statement's rows. Runs nothing.
     pub(super) async fn statement_schema(
         &self,
         call: &Call,
+        within: Within,
         sql: &str,
     ) -> Result<SchemaRef, Status> {
-        let prepared = call.session.sql.prepare(sql).await.map_err(status::from_sql)?;
+        let prepared =
+            call.session.sql.prepare_within(within, sql).await.map_err(status::from_sql)?;
         Ok(wire_schema(call, &prepared.schema()))
     }
 
@@ -151,6 +191,14 @@ impl State {
     pub(super) async fn redeem(&self, call: &Call, handle: &[u8]) -> Result<FlightStream, Status> {
         let ticket = ticket::decode(handle)?;
         let id = ticket::parse_id(&ticket.id)?;
+        let pinned = match ticket.pinned {
+            false => None,
+            true => Some(self.pinned.get(&id).ok_or_else(|| {
+                Status::aborted(
+                    "what this query of a transaction was to read is not kept any more; it waits only for a while: run the query again",
+                )
+            })?),
+        };
         let bound = match ticket.source {
             Some(Source::Nothing(_)) => {
                 return Ok(encode::batches(Schema::empty().into(), Vec::new()));
@@ -163,8 +211,7 @@ impl State {
             }
             Some(Source::Statement(statement)) => Bound {
                 parameters: ticket::decode_parameters(statement.parameters)?,
-                sql: statement.sql,
-                parameters_id: None,
+                ..Bound::new(statement.sql, Within::Session)
             },
             Some(Source::KeptStatement(statement)) => {
                 let id = ticket::parse_id(&statement.parameters_id)?;
@@ -175,13 +222,13 @@ impl State {
                 })?;
                 Bound {
                     parameters: kept.batches.first().cloned(),
-                    sql: statement.sql,
                     parameters_id: Some(id),
+                    ..Bound::new(statement.sql, Within::Session)
                 }
             }
             None => return Err(Status::invalid_argument("the ticket is empty")),
         };
-        let stream = self.query_stream(call, bound, ticket.schema_hash).await?;
+        let stream = self.query_stream(call, bound, pinned, ticket.schema_hash).await?;
         Ok(self.running.register(id, stream))
     }
 
@@ -190,24 +237,47 @@ impl State {
         &self,
         call: &Call,
         bound: Bound,
+        pinned: Option<Arc<Pinned>>,
         schema_hash: u64,
     ) -> Result<FlightStream, Status> {
         let session = &call.session.sql;
-        let prepared = session.prepare(&bound.sql).await.map_err(status::from_sql)?;
+        let pinned = match pinned {
+            Some(pinned) => Some(pinned),
+            // A handle that is redeemed directly; a ticket that is not pinned reads the latest state.
+            None if schema_hash == 0 => {
+                session.pin(bound.within).map_err(status::from_sql)?.map(Arc::new)
+            }
+            None => None,
+        };
+        let snapshot = match &pinned {
+            Some(pinned) => pinned.snapshot().clone(),
+            None => session.database().engine().snapshot(),
+        };
+        let prepared = session.prepare_at(&snapshot, &bound.sql).await.map_err(status::from_sql)?;
         if prepared.kind() != StatementKind::Query {
             return Err(Status::invalid_argument(
                 "DoGet runs queries only; ask for the statement's FlightInfo, or send it as an update",
             ));
         }
-        let rows =
-            session.query(&prepared, bound.parameters.as_ref()).await.map_err(status::from_sql)?;
+        let rows = session
+            .query_at(&snapshot, &prepared, bound.parameters.as_ref())
+            .await
+            .map_err(status::from_sql)?;
         let wire = wire_schema(call, &rows.schema);
         if schema_hash != 0 && schema_hash != ticket::schema_hash(&wire) {
             return Err(Status::aborted(
                 "a table of the query was redefined after its FlightInfo; run the query again",
             ));
         }
-        Ok(encode::rows(rows, wire))
+        let stream = encode::rows(rows, wire);
+        let Some(pinned) = pinned else { return Ok(stream) };
+        // A transaction is not idle while one of its queries is read.
+        let reading = pinned.reading();
+        Ok(stream
+            .inspect(move |_| {
+                let _held = &reading;
+            })
+            .boxed())
     }
 
     /// FlightInfo of a table by its path.
@@ -218,9 +288,14 @@ impl State {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let schema = self.table_schema(call, table).await?;
-        let snapshot = self.sessions.database().engine().snapshot();
-        let count = snapshot.table(table).map_or(-1, |t| t.row_count() as i64);
-        let ticket = new_ticket(&schema, Bound::without_parameters(select_all(table)).source()?);
+        let count = call
+            .session
+            .sql
+            .view(Within::Session)
+            .table(table)
+            .map_or(-1, |t| t.row_count() as i64);
+        let bound = Bound::new(select_all(table), Within::Session);
+        let ticket = self.query_ticket(call, &schema, bound)?;
         flight_info(&schema, descriptor, ticket::encode(&ticket), count)
     }
 
@@ -230,11 +305,11 @@ impl State {
         call: &Call,
         table: &TableName,
     ) -> Result<SchemaRef, Status> {
-        let snapshot = self.sessions.database().engine().snapshot();
+        let snapshot = call.session.sql.view(Within::Session);
         match snapshot.table(table) {
             Some(table) => Ok(wire_schema(call, &table.schema())),
             None if snapshot.view(table).is_some() => {
-                self.statement_schema(call, &select_all(table)).await
+                self.statement_schema(call, Within::Session, &select_all(table)).await
             }
             None => Err(Status::not_found(format!("there is no table {table}"))),
         }
@@ -255,7 +330,8 @@ impl State {
             let schema = wire_schema(call, &table.schema());
             let descriptor =
                 FlightDescriptor::new_path(vec![name.schema.to_string(), name.name.to_string()]);
-            let ticket = new_ticket(&schema, Bound::without_parameters(select_all(name)).source()?);
+            let bound = Bound::new(select_all(name), Within::Session);
+            let ticket = new_ticket(&schema, bound.source()?);
             infos.push(flight_info(
                 &schema,
                 descriptor,
@@ -272,6 +348,7 @@ fn new_ticket(schema: &Schema, source: Source) -> proto::Ticket {
         id: ticket::new_id().to_vec(),
         schema_hash: ticket::schema_hash(schema),
         source: Some(source),
+        pinned: false,
     }
 }
 

@@ -166,7 +166,7 @@ async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
 
 /// What is done now and then: forgets what has expired, and tells when writes are refused.
 async fn upkeep(service: Service, engine: Engine, reporter: HealthReporter) {
-    let mut interval = tokio::time::interval(Duration::from_secs(5));
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
     let mut ready = true;
     loop {
         interval.tick().await;

@@ -22,10 +22,10 @@ use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
+use super::database::Database;
 use super::error::{Error, ErrorKind, Result, nearest, quote};
 use super::parse::{self, Statement};
 use super::provider::EngineTable;
-use super::session::Database;
 use super::settings::Settings;
 use super::system;
 use super::types::SqlTypes;

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Refused,
     /// The statement was cancelled or ran out of time.
     Cancelled,
+    /// The session or its transaction is not in a state for it: the client must end the transaction first, say.
+    State,
     /// As the engine says.
     Engine(EngineKind),
 }

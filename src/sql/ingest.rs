@@ -9,6 +9,7 @@ use super::cast::{BatchCaster, CastPolicy, storable_schema};
 use super::context::StatementContext;
 use super::dialect::OmenDialect;
 use super::error::{Error, Result};
+use super::transaction::Turn;
 use super::{ddl, defaults, dml};
 use crate::engine::{
     self, KeyKind, KeySpec, OnConflict, TableName, TableSnapshot, Transaction, Write, WriteResult,
@@ -50,7 +51,22 @@ pub struct IngestRequest {
 /// A bulk load: batches are pushed from a blocking thread. Dropped, it leaves nothing.
 #[derive(Debug)]
 pub struct Ingest {
-    transaction: Transaction,
+    place: Place,
+    rows: Loading,
+}
+
+/// The transaction of a load.
+#[derive(Debug)]
+enum Place {
+    /// Its own.
+    Own(Transaction),
+    /// The session's.
+    Joined(Turn),
+}
+
+/// The rows of a load, on their way into the table.
+#[derive(Debug)]
+struct Loading {
     write: Write,
     caster: BatchCaster,
     schema: SchemaRef,
@@ -60,18 +76,80 @@ impl Ingest {
     /// Begins a load. Blocks.
     pub(crate) fn begin(context: &StatementContext, request: IngestRequest) -> Result<Self> {
         let mut transaction = context.database.engine().begin()?;
-        let id = target(context, &mut transaction, &request)?;
+        let rows = Loading::begin(context, &mut transaction, request)?;
+        Ok(Self { place: Place::Own(transaction), rows })
+    }
+
+    /// Begins a load that is part of the session's transaction. Blocks.
+    pub(crate) fn join(
+        context: &StatementContext,
+        mut turn: Turn,
+        request: IngestRequest,
+    ) -> Result<Self> {
+        let begun = turn.transaction().and_then(|t| Loading::begin(context, t, request));
+        match begun {
+            Ok(rows) => {
+                turn.fail(&Error::data("a load broke off"));
+                Ok(Self { place: Place::Joined(turn), rows })
+            }
+            Err(e) => {
+                turn.fail(&e);
+                Err(e)
+            }
+        }
+    }
+
+    /// Adds a batch: columns are matched by name, cast where that loses nothing. Blocks.
+    pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let pushed = self.rows.push(batch);
+        if let (Err(e), Place::Joined(turn)) = (&pushed, &mut self.place) {
+            turn.fail(e);
+        }
+        pushed
+    }
+
+    /// Commits: when this returns, the rows are durable, visible and indexed. In the session's transaction they are
+    /// visible there. Blocks.
+    ///
+    /// The rows are gone once they are pushed, so a conflict with another transaction is not tried again but
+    /// returned: the load left nothing, and the caller may send it anew.
+    pub fn finish(self) -> Result<WriteResult> {
+        let write = self.rows.write;
+        match self.place {
+            Place::Own(mut transaction) => {
+                let result = transaction.apply(write)?;
+                transaction.commit()?;
+                Ok(result)
+            }
+            Place::Joined(mut turn) => {
+                let result = turn.transaction().and_then(|t| Ok(t.apply(write)?));
+                match &result {
+                    Ok(_) => turn.keep(),
+                    Err(e) => turn.fail(e),
+                }
+                result
+            }
+        }
+    }
+}
+
+impl Loading {
+    fn begin(
+        context: &StatementContext,
+        transaction: &mut Transaction,
+        request: IngestRequest,
+    ) -> Result<Self> {
+        let id = target(context, transaction, &request)?;
         let write = transaction.write(id, request.on_conflict)?;
         let plan_context = context.plan_context(&transaction.snapshot());
         let meta = write.table().meta();
         let caster = BatchCaster::by_name(meta, &request.schema, CastPolicy::Lossless, |column| {
             defaults::column_default(&plan_context, meta, column)
         })?;
-        Ok(Self { transaction, write, caster, schema: request.schema })
+        Ok(Self { write, caster, schema: request.schema })
     }
 
-    /// Adds a batch: columns are matched by name, cast where that loses nothing. Blocks.
-    pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
         let given = batch.schema();
         let same = given.fields().len() == self.schema.fields().len()
             && given.fields().iter().zip(self.schema.fields()).all(|(a, b)| a.name() == b.name());
@@ -81,16 +159,6 @@ impl Ingest {
             ));
         }
         Ok(self.write.insert(&self.caster.cast(batch)?)?)
-    }
-
-    /// Commits: when this returns, the rows are durable, visible and indexed. Blocks.
-    ///
-    /// The rows are gone once they are pushed, so a conflict with another transaction is not tried again but
-    /// returned: the load left nothing, and the caller may send it anew.
-    pub fn finish(mut self) -> Result<WriteResult> {
-        let result = self.transaction.apply(self.write)?;
-        self.transaction.commit()?;
-        Ok(result)
     }
 }
 

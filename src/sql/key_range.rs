@@ -23,7 +23,7 @@ use super::error::{Error, Result};
 use super::key_filter::{KeyColumns, ValueSet, compare};
 use super::scan_exec::Reader;
 use super::{Rows, parameters, query};
-use crate::engine::{KeyKind, Snapshot, TableId, TableName, TableSnapshot};
+use crate::engine::{KeyKind, Snapshot, TableMeta, TableSnapshot};
 
 /// Batches that are read ahead of the one who asks.
 const READ_AHEAD: usize = 2;
@@ -51,10 +51,8 @@ struct Condition {
 /// A recognised statement.
 #[derive(Debug)]
 pub(crate) struct KeyStatement {
-    table: TableName,
-    /// The table that it was recognised on: under another definition it is planned anew.
-    id: TableId,
-    version: u64,
+    /// The definition of the table that it was recognised on: under another one it is planned anew.
+    meta: Arc<TableMeta>,
     /// Columns by position; `None` counts rows.
     projection: Option<Vec<usize>>,
     conditions: Vec<Condition>,
@@ -86,9 +84,7 @@ impl KeyStatement {
         let table = snapshot.table(&context.table_name(name).ok()?)?;
         let names = Names::new(&table, alias);
         let mut statement = Self {
-            table: table.meta().name.clone(),
-            id: table.id(),
-            version: table.meta().version,
+            meta: Arc::clone(table.meta()),
             projection: None,
             conditions: Vec::new(),
             reverse: false,
@@ -123,9 +119,14 @@ impl KeyStatement {
 
     /// Whether its table is what it was recognised on.
     pub(crate) fn is_current(&self, snapshot: &Snapshot) -> bool {
-        snapshot
-            .table(&self.table)
-            .is_some_and(|t| t.id() == self.id && t.meta().version == self.version)
+        self.table(snapshot).is_some()
+    }
+
+    /// The table in `snapshot`, where its definition is the very same: two transactions may each make another
+    /// definition of the same version.
+    fn table(&self, snapshot: &Snapshot) -> Option<TableSnapshot> {
+        let table = snapshot.table(&self.meta.name)?;
+        Arc::ptr_eq(table.meta(), &self.meta).then_some(table)
     }
 
     fn limits(&mut self, query: &ast::Query, types: &mut Types) -> Option<()> {
@@ -152,10 +153,7 @@ impl KeyStatement {
         snapshot: &Snapshot,
         values: Option<&RecordBatch>,
     ) -> Result<Option<Rows>> {
-        let Some(table) = snapshot.table(&self.table) else { return Ok(None) };
-        if table.id() != self.id || table.meta().version != self.version {
-            return Ok(None);
-        }
+        let Some(table) = self.table(snapshot) else { return Ok(None) };
         let mut requests = Vec::new();
         for binding in parameters::bindings(&self.description.parameters, values)? {
             match self.request(&table, &binding)? {

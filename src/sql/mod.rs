@@ -5,6 +5,7 @@ mod allow;
 mod cast;
 mod clauses;
 mod context;
+mod database;
 mod ddl;
 mod defaults;
 mod dialect;
@@ -21,12 +22,14 @@ mod provider;
 mod query;
 mod rules;
 mod scan_exec;
+mod script;
 mod session;
 mod settings;
 mod show;
 mod system;
 #[cfg(test)]
 mod testing;
+mod transaction;
 mod types;
 mod workers;
 
@@ -36,10 +39,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::BoxStream;
 
+pub use database::Database;
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Ingest, IngestMode, IngestRequest};
 pub use prepared::Prepared;
-pub use session::{Database, Session};
+pub use session::{Pinned, Session};
+pub use transaction::{Reading, SavepointId, TransactionId, Within};
 
 /// Limits of SQL execution.
 #[derive(Debug, Clone)]

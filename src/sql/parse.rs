@@ -8,6 +8,7 @@ use super::clauses;
 use super::context::TARGET_CATALOG;
 use super::dialect::OmenDialect;
 use super::error::{Error, ErrorKind, Result};
+use super::transaction::Control;
 use super::{SqlOptions, StatementKind};
 
 /// Parentheses, subqueries and operators may nest this deep.
@@ -30,6 +31,8 @@ pub(crate) enum Statement {
     Dml(Box<ast::Statement>),
     /// Changes definitions.
     Ddl(Box<ast::Statement>),
+    /// BEGIN, COMMIT, SAVEPOINT and the like.
+    Control(Control),
 }
 
 impl Statement {
@@ -38,7 +41,7 @@ impl Statement {
         match self {
             Self::Query(_) | Self::Show(_) => StatementKind::Query,
             Self::Dml(_) => StatementKind::Update,
-            Self::Set(_) | Self::Ddl(_) => StatementKind::Definition,
+            Self::Set(_) | Self::Ddl(_) | Self::Control(_) => StatementKind::Definition,
         }
     }
 }
@@ -208,6 +211,9 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<()> {
 /// Sorts a statement by what runs it; what nothing runs is refused by name.
 fn classify(statement: ast::Statement) -> Result<Statement> {
     use ast::Statement as S;
+    if let Some(control) = Control::of(&statement)? {
+        return Ok(Statement::Control(control));
+    }
     let statement = Box::new(statement);
     Ok(match statement.as_ref() {
         S::Query(_) | S::Explain { .. } => Statement::Query(statement),

@@ -1,203 +1,58 @@
-//! Databases and sessions: what statements run with.
+//! Sessions: what one client has set, its transactions, and the statements that it runs.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::prelude::SessionConfig;
-use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
-use tokio::runtime::{Handle, Runtime};
 
-use super::StatementKind;
-use super::context::{CATALOG, Description, StatementContext};
+use super::context::{Description, StatementContext};
+use super::database::Database;
 use super::error::{Error, ErrorKind, Result};
 use super::key_range::KeyStatement;
 use super::parse::{self, Statement};
 use super::prepared::Prepared;
-use super::rules::{KeyPositions, YieldingJoins};
 use super::settings::Settings;
-use super::types::UTC;
-use super::workers::Workers;
-use super::{Ingest, IngestRequest, Outcome, Rows, SqlOptions, ddl, dml, query};
-use crate::engine::{DEFAULT_SCHEMA, Engine, ErrorKind as EngineKind, Snapshot, Transaction};
+use super::transaction::{
+    Control, Open, Reading, SavepointId, TransactionId, Transactions, Within,
+};
+use super::workers::Caller;
+use super::{Ingest, IngestRequest, Outcome, Rows, StatementKind, ddl, dml, query};
+use crate::engine::{ErrorKind as EngineKind, Snapshot, Transaction};
 
-/// Stack of a thread that runs queries, in bytes: expressions are evaluated as deep as they nest.
-const QUERY_STACK_BYTES: usize = 16 << 20;
-
-/// Statements of the fast path that are kept, and bytes of each at most.
-const MAX_CACHED: usize = 1024;
-const MAX_CACHED_BYTES: usize = 2048;
-
-/// A database that understands SQL. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Database {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    engine: Engine,
-    options: SqlOptions,
-    /// Functions, rules and limits that every statement's state begins as a copy of.
-    state: SessionState,
-    workers: Workers,
-    /// Runs what queries compute, away from the threads that serve connections.
-    runtime: Option<Runtime>,
-    /// Statements of the fast path by current schema and text. They hold no snapshot.
-    recognised: Mutex<HashMap<StatementKey, Arc<Prepared>>>,
-}
-
-/// The current schema and the text of a statement.
-type StatementKey = (Arc<str>, String);
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // The last handle may be dropped on an async thread, which must not wait.
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Database {
-    /// SQL over `engine`.
-    pub fn new(engine: Engine, options: SqlOptions) -> Result<Self> {
-        let state = base_state(runtime_env(&options)?);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("omendb-query")
-            .thread_stack_size(QUERY_STACK_BYTES)
-            .enable_time()
-            .build()
-            .map_err(crate::engine::Error::from)?;
-        let workers = Workers::new(runtime.handle().clone());
-        let shared = Shared {
-            engine,
-            options,
-            state,
-            workers,
-            runtime: Some(runtime),
-            recognised: Mutex::default(),
-        };
-        Ok(Self { shared: Arc::new(shared) })
-    }
-
-    /// The engine below.
-    pub fn engine(&self) -> &Engine {
-        &self.shared.engine
-    }
-
-    /// A new session with default settings.
-    pub fn session(&self) -> Session {
-        Session { database: self.clone(), settings: Mutex::new(Settings::default()) }
-    }
-
-    /// A statement of the fast path that was prepared before, while its table is the same.
-    fn recognised(&self, settings: &Settings, sql: &str) -> Option<Arc<Prepared>> {
-        if sql.len() > MAX_CACHED_BYTES {
-            return None;
-        }
-        let key = (Arc::clone(&settings.current_schema), sql.to_owned());
-        let prepared = Arc::clone(self.shared.recognised.lock().get(&key)?);
-        let current = prepared.key_range.as_ref()?.is_current(&self.shared.engine.snapshot());
-        current.then_some(prepared)
-    }
-
-    fn remember(&self, settings: &Settings, prepared: &Arc<Prepared>) {
-        if prepared.sql.len() > MAX_CACHED_BYTES {
-            return;
-        }
-        let mut recognised = self.shared.recognised.lock();
-        // Starting afresh is cheap: a statement is recognised anew in microseconds.
-        if recognised.len() >= MAX_CACHED {
-            recognised.clear();
-        }
-        let key = (Arc::clone(&settings.current_schema), prepared.sql.clone());
-        recognised.insert(key, Arc::clone(prepared));
-    }
-
-    /// The limits of SQL execution.
-    pub fn options(&self) -> &SqlOptions {
-        &self.shared.options
-    }
-
-    /// The runtime that queries compute in.
-    pub(crate) fn runtime(&self) -> Handle {
-        self.shared.workers.runtime().clone()
-    }
-
-    /// Threads for what blocks or recurses.
-    pub(crate) fn workers(&self) -> &Workers {
-        &self.shared.workers
-    }
-
-    /// DataFusion's state for one statement of a session with `settings`.
-    pub(crate) fn planning_state(&self, settings: &Settings) -> SessionState {
-        let mut state = self.shared.state.clone();
-        let options = state.config_mut().options_mut();
-        options.execution.time_zone = Some(settings.time_zone.to_string());
-        options.catalog.default_schema = settings.current_schema.to_string();
-        state.mark_start_execution();
-        state
-    }
-}
-
-fn runtime_env(options: &SqlOptions) -> Result<Arc<RuntimeEnv>> {
-    let disk = match &options.spill_dir {
-        Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
-        None => DiskManagerMode::Disabled,
-    };
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(options.query_memory_bytes)))
-        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(disk))
-        .build_arc()?;
-    Ok(runtime)
-}
-
-/// DataFusion's rules, and our own after the last that moves limits and sorts.
-fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules = PhysicalOptimizer::new().rules;
-    let place = rules.iter().position(|r| r.name() == "EnsureCooperative").unwrap_or(rules.len());
-    rules.insert(place, Arc::new(KeyPositions));
-    // Last: what DataFusion finds in need of yielding, it finds without this one.
-    rules.push(Arc::new(YieldingJoins));
-    rules
-}
-
-fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
-    let mut config = SessionConfig::new()
-        .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
-        .with_create_default_catalog_and_schema(false)
-        .with_information_schema(false)
-        .with_batch_size(8 * 1024);
-    let options = config.options_mut();
-    options.sql_parser.map_string_types_to_utf8view = false;
-    options.sql_parser.default_null_ordering = "nulls_max".to_owned();
-    options.optimizer.expand_views_at_output = true;
-    options.execution.time_zone = Some(UTC.to_owned());
-    SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .with_physical_optimizer_rules(physical_rules())
-        .with_table_factories(HashMap::new())
-        .build()
-}
-
-/// What one client has set, and (later) its open transaction. Calls may come from several tasks at once.
+/// What one client has set, and its open transactions. Calls may come from several tasks at once.
 #[derive(Debug)]
 pub struct Session {
     database: Database,
     settings: Mutex<Settings>,
+    transactions: Transactions,
+}
+
+/// What a query in a transaction reads: its snapshot and its own writes, as they were when it was pinned. It outlives
+/// the transaction.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    snapshot: Snapshot,
+    open: Arc<Open>,
+}
+
+impl Pinned {
+    /// What the query reads.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Keeps the transaction from being idle while the answer lives.
+    pub fn reading(&self) -> Reading {
+        self.open.reading()
+    }
 }
 
 impl Session {
+    pub(super) fn new(database: Database) -> Self {
+        Self { database, settings: Mutex::default(), transactions: Transactions::default() }
+    }
+
     /// The database.
     pub fn database(&self) -> &Database {
         &self.database
@@ -208,37 +63,82 @@ impl Session {
         StatementContext { database: self.database.clone(), settings: self.settings.lock().clone() }
     }
 
+    /// What statements of the session see at this moment, own writes of its transaction included. Pins nothing.
+    pub fn view(&self, within: Within) -> Snapshot {
+        match self.transactions.resolve(within) {
+            Ok(Some(open)) => open.view(self.database.engine()),
+            _ => self.database.engine().snapshot(),
+        }
+    }
+
     /// Parses and checks one statement. More than one is an error that says so.
     pub async fn prepare(&self, sql: &str) -> Result<Arc<Prepared>> {
+        self.prepare_within(Within::Session, sql).await
+    }
+
+    /// [`Session::prepare`] against what a transaction sees. Pins nothing.
+    pub async fn prepare_within(&self, within: Within, sql: &str) -> Result<Arc<Prepared>> {
+        let open = self.transactions.resolve(within)?;
+        let snapshot = match &open {
+            Some(open) => open.view(self.database.engine()),
+            None => self.database.engine().snapshot(),
+        };
+        self.prepare_on(snapshot, open, sql).await
+    }
+
+    /// [`Session::prepare`] against another snapshot.
+    pub async fn prepare_at(&self, snapshot: &Snapshot, sql: &str) -> Result<Arc<Prepared>> {
+        self.prepare_on(snapshot.clone(), None, sql).await
+    }
+
+    async fn prepare_on(
+        &self,
+        snapshot: Snapshot,
+        open: Option<Arc<Open>>,
+        sql: &str,
+    ) -> Result<Arc<Prepared>> {
         let context = self.context();
-        if let Some(prepared) = self.database.recognised(&context.settings, sql) {
-            return Ok(prepared);
+        if let Some(prepared) = self.database.recognised(&context.settings, &snapshot, sql) {
+            // A transaction that has failed says so before anything is run in it.
+            return open.map_or(Ok(()), |open| open.check()).map(|()| prepared);
         }
         let sql = sql.to_owned();
         let work = move || {
             let statement = parse::parse_one(&sql, context.database.options())?;
-            let snapshot = context.database.engine().snapshot();
+            if let (Some(open), false) = (&open, matches!(statement, Statement::Control(_))) {
+                open.check()?;
+            }
             if let Some(prepared) = recognise(&context, &snapshot, &sql, &statement) {
                 let prepared = Arc::new(prepared);
                 context.database.remember(&context.settings, &prepared);
                 return Ok(prepared);
             }
-            let description = describe(&context, &statement)?;
+            let description = describe(&context, &snapshot, &statement)?;
             Ok(Arc::new(Prepared { sql, statement, description, key_range: None }))
         };
         let limit = self.database.options().planning_timeout;
         query::within(limit, "planning", self.database.workers().run(work)).await
     }
 
-    /// Runs a [`StatementKind::Query`](super::StatementKind::Query) on the snapshot of this moment. `parameters` has one column for each
-    /// parameter, by position; with several rows, the answer has the rows of every binding. Planning and row production run off the
-    /// async threads.
+    /// What a query reads that runs later: `None` where it is in no transaction, and reads the latest state.
+    pub fn pin(&self, within: Within) -> Result<Option<Pinned>> {
+        let Some(open) = self.transactions.resolve(within)? else { return Ok(None) };
+        let snapshot = open.snapshot(self.database.engine())?;
+        Ok(Some(Pinned { snapshot, open }))
+    }
+
+    /// Runs a [`StatementKind::Query`](super::StatementKind::Query) on the snapshot of this moment, or on that of the session's
+    /// transaction. `parameters` has one column for each parameter, by position; with several rows, the answer has
+    /// the rows of every binding. Planning and row production run off the async threads.
     pub async fn query(
         &self,
         statement: &Prepared,
         parameters: Option<&RecordBatch>,
     ) -> Result<Rows> {
-        let snapshot = self.database.engine().snapshot();
+        let snapshot = match self.pin(Within::Session)? {
+            Some(pinned) => pinned.snapshot,
+            None => self.database.engine().snapshot(),
+        };
         self.query_at(&snapshot, statement, parameters).await
     }
 
@@ -265,58 +165,83 @@ impl Session {
         query::within(limit, "planning", self.database.workers().run(work)).await
     }
 
-    /// Runs a statement that changes something, once: for every row of `parameters`, all in one transaction.
-    /// Conflicts with other transactions are retried.
+    /// Runs a statement that changes something, once: for every row of `parameters`, wholly or not at all, in the
+    /// session's transaction or one of its own. There, conflicts with other transactions are retried.
     pub async fn execute(
         &self,
         statement: &Prepared,
         parameters: Option<&RecordBatch>,
     ) -> Result<Outcome> {
-        if let Statement::Set(statement) = &statement.statement {
-            self.set(statement)?;
-            return Ok(Outcome::definition());
+        self.execute_within(Within::Session, statement, parameters).await
+    }
+
+    /// [`Session::execute`] in another transaction.
+    pub async fn execute_within(
+        &self,
+        within: Within,
+        statement: &Prepared,
+        parameters: Option<&RecordBatch>,
+    ) -> Result<Outcome> {
+        match &statement.statement {
+            Statement::Set(statement) => {
+                let snapshot = self.view(within);
+                self.settings.lock().apply(statement, &snapshot)?;
+                return Ok(Outcome::definition());
+            }
+            Statement::Control(control) => {
+                self.control(within, control).await?;
+                return Ok(Outcome::definition());
+            }
+            _ => {}
         }
         let context = self.context();
         let statement = statement.statement.clone();
         let parameters = parameters.cloned();
-        let work = move || {
-            write(&context.database, |transaction| {
-                execute_in(&context, transaction, &statement, parameters.as_ref())
-            })
-        };
-        self.database.workers().run(work).await
+        self.change(within, move |transaction| {
+            execute_in(&context, transaction, &statement, parameters.as_ref())
+        })
+        .await
     }
 
-    /// Runs the statements of a script, in one transaction; the affected rows are their sum. A
-    /// query among them runs and its rows are dropped.
-    pub async fn execute_script(&self, sql: &str) -> Result<Outcome> {
-        let context = self.context();
-        let sql = sql.to_owned();
-        let work = move || {
-            let statements = parse::parse_script(&sql, context.database.options())?;
-            write(&context.database, |transaction| {
-                let mut affected: Option<u64> = None;
-                for statement in &statements {
-                    let outcome = execute_in(&context, transaction, statement, None)?;
-                    if let Some(count) = outcome.affected_count {
-                        affected = Some(affected.unwrap_or(0) + count);
-                    }
-                }
-                Ok(Outcome { affected_count: affected, returned: None })
-            })
-        };
-        self.database.workers().run(work).await
+    /// Runs `work` in the session's transaction or one of its own, on a thread that may block.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        within: Within,
+        mut work: impl FnMut(&mut Transaction) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let workers = self.database.workers();
+        match self.transactions.resolve(within)? {
+            Some(open) => {
+                let turn = open.turn(self.database.engine()).await?;
+                workers.run_for(move |caller| turn.run(caller, work)).await
+            }
+            None => {
+                let database = self.database.clone();
+                workers.run_for(move |caller| write(&database, caller, &mut work)).await
+            }
+        }
     }
 
-    fn set(&self, statement: &ast::Statement) -> Result<()> {
-        let snapshot = self.database.engine().snapshot();
-        self.settings.lock().apply(statement, &snapshot)
+    /// Carries out a statement about transactions.
+    pub(super) async fn control(&self, within: Within, control: &Control) -> Result<()> {
+        let (engine, workers) = (self.database.engine(), self.database.workers());
+        self.transactions.control(within, control, engine, workers).await
+    }
+
+    /// Puts the settings that a script has made.
+    pub(super) fn set_settings(&self, settings: Settings) {
+        *self.settings.lock() = settings;
     }
 
     /// Changes one setting, as SET does.
     pub fn set_option(&self, name: &str, value: &str) -> Result<()> {
-        let snapshot = self.database.engine().snapshot();
+        let snapshot = self.view(Within::Any);
         self.settings.lock().set(name, value, &snapshot)
+    }
+
+    /// Gives one setting its default, as RESET does.
+    pub fn reset_option(&self, name: &str) -> Result<()> {
+        self.settings.lock().reset(name)
     }
 
     /// The settings by name, with their values.
@@ -325,10 +250,92 @@ impl Session {
         settings.list().into_iter().map(|(name, value, _)| (name, value)).collect()
     }
 
-    /// Begins a bulk load.
-    pub async fn ingest(&self, request: IngestRequest) -> Result<Ingest> {
+    /// The schema that names without one mean.
+    pub fn current_schema(&self) -> Arc<str> {
+        Arc::clone(&self.settings.lock().current_schema)
+    }
+
+    /// Begins a bulk load. In a transaction it joins that.
+    pub async fn ingest(&self, within: Within, request: IngestRequest) -> Result<Ingest> {
         let context = self.context();
-        self.database.workers().run(move || Ingest::begin(&context, request)).await
+        let workers = self.database.workers();
+        match self.transactions.resolve(within)? {
+            Some(open) => {
+                let turn = open.turn(self.database.engine()).await?;
+                workers.run(move || Ingest::join(&context, turn, request)).await
+            }
+            None => workers.run(move || Ingest::begin(&context, request)).await,
+        }
+    }
+
+    /// Begins a transaction that the client names. It pins nothing before its first statement.
+    pub fn begin(&self) -> Result<TransactionId> {
+        self.transactions.begin()
+    }
+
+    /// Commits a transaction. Once begun it completes, though the caller be dropped.
+    pub async fn commit(&self, id: TransactionId) -> Result<()> {
+        self.transactions.commit(id, self.database.workers()).await
+    }
+
+    /// Rolls a transaction back; one that is not there any more needs nothing.
+    pub fn rollback(&self, id: TransactionId) -> Result<()> {
+        self.transactions.rollback(id)
+    }
+
+    /// Sets a savepoint in a transaction.
+    pub async fn savepoint(&self, id: TransactionId, name: &str) -> Result<SavepointId> {
+        self.transactions.savepoint(id, self.database.engine(), name).await
+    }
+
+    /// Undoes what came after a savepoint; it stays.
+    pub async fn rollback_to(&self, id: SavepointId) -> Result<()> {
+        self.transactions.rollback_to(id).await
+    }
+
+    /// Forgets a savepoint.
+    pub async fn release(&self, id: SavepointId) -> Result<()> {
+        self.transactions.release(id).await
+    }
+
+    /// Whether a transaction is one of this session that the client has not ended yet.
+    pub fn is_open(&self, id: TransactionId) -> bool {
+        self.transactions.is_open(id)
+    }
+
+    /// Whether the session has an open transaction, whoever began it.
+    pub fn in_transaction(&self) -> bool {
+        !matches!(self.transactions.resolve(Within::Any), Ok(None))
+    }
+
+    /// Whether BEGIN has begun a transaction that is not ended.
+    pub fn in_sql_transaction(&self) -> bool {
+        self.transactions.in_sql()
+    }
+
+    /// Says to the next statements that a transaction which BEGIN had begun is gone, until the client ends it.
+    pub fn lose_sql_transaction(&self, why: &str) {
+        self.transactions.lose_sql(why);
+    }
+
+    /// Rolls back the transaction that BEGIN has begun.
+    pub(super) fn abandon_sql_transaction(&self) {
+        self.transactions.abandon_sql();
+    }
+
+    /// Rolls back the transactions that have begun; the client learns `why` when it goes on with them.
+    pub fn lose_transactions(&self, why: &str) {
+        self.transactions.lose(why);
+    }
+
+    /// Rolls back transactions that were idle for longer than `idle`; says how many.
+    pub fn reap(&self, idle: Duration) -> usize {
+        self.transactions.reap(idle)
+    }
+
+    /// Rolls everything back and refuses what may still come.
+    pub fn close(&self) {
+        self.transactions.close();
     }
 }
 
@@ -350,25 +357,32 @@ fn recognise(
 }
 
 /// What a statement returns and takes.
-fn describe(context: &StatementContext, statement: &Statement) -> Result<Description> {
-    let plan_context = context.plan_context(&context.database.engine().snapshot());
+fn describe(
+    context: &StatementContext,
+    snapshot: &Snapshot,
+    statement: &Statement,
+) -> Result<Description> {
+    let plan_context = context.plan_context(snapshot);
     match statement {
         Statement::Dml(statement) => dml::describe(&plan_context, statement),
-        Statement::Ddl(_) | Statement::Set(_) => Ok(Description::default()),
+        Statement::Ddl(_) | Statement::Set(_) | Statement::Control(_) => Ok(Description::default()),
         Statement::Query(_) | Statement::Show(_) => {
             Ok(query::plan(&plan_context, statement)?.description)
         }
     }
 }
 
-/// Runs `statement` in a transaction and commits; again where another transaction was first.
-pub(crate) fn write<T>(
+/// Runs `statement` in a transaction and commits; again where another transaction was first. Where the caller is gone
+/// before the commit, nothing is kept.
+fn write<T>(
     database: &Database,
+    caller: &Caller<'_>,
     mut statement: impl FnMut(&mut Transaction) -> Result<T>,
 ) -> Result<T> {
     let mut failure = None;
     let result = database.engine().write(|transaction| {
-        statement(transaction).map_err(|e| {
+        let done = statement(transaction).and_then(|value| caller.check().map(|()| value));
+        done.map_err(|e| {
             // The engine looks at the kind only: a conflict is tried again, all else ends the transaction.
             let kind = match e.kind() {
                 ErrorKind::Engine(kind) => kind,
@@ -387,7 +401,7 @@ pub(crate) fn write<T>(
 }
 
 /// Runs one statement in a transaction.
-fn execute_in(
+pub(super) fn execute_in(
     context: &StatementContext,
     transaction: &mut Transaction,
     statement: &Statement,
@@ -397,9 +411,9 @@ fn execute_in(
         Statement::Dml(statement) => dml::execute(context, transaction, statement, parameters),
         Statement::Ddl(statement) => ddl::execute(context, transaction, statement, parameters),
         Statement::Query(_) | Statement::Show(_) => drop_rows(context, transaction, statement),
-        Statement::Set(_) => Err(Error::unsupported(
-            "SET is not supported in a script with other statements; send it alone",
-        )),
+        Statement::Set(_) | Statement::Control(_) => {
+            Err(Error::internal("a statement about the session was run as a change"))
+        }
     }
 }
 

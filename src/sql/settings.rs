@@ -79,27 +79,31 @@ impl Settings {
                 self.set("timezone", &value_text(value)?, snapshot)
             }
             S::Reset(reset) => {
-                let default = Self::default();
                 match &reset.reset {
-                    ast::Reset::ALL => *self = default,
+                    ast::Reset::ALL => *self = Self::default(),
                     ast::Reset::ConfigurationParameter(name) => {
                         let idents: Vec<ast::Ident> =
                             name.0.iter().filter_map(|p| p.as_ident().cloned()).collect();
-                        match canonical(&self::name(&idents)) {
-                            "application_name" => self.application_name = default.application_name,
-                            "search_path" => self.current_schema = default.current_schema,
-                            "statement_timeout" => {
-                                self.statement_timeout = default.statement_timeout;
-                            }
-                            "timezone" => self.time_zone = default.time_zone,
-                            other => return Err(unknown(other)),
-                        }
+                        self.reset(&self::name(&idents))?;
                     }
                 }
                 Ok(())
             }
             other => Err(Error::unsupported(format!("{other} is not supported"))),
         }
+    }
+
+    /// Gives one setting its default.
+    pub(crate) fn reset(&mut self, name: &str) -> Result<()> {
+        let default = Self::default();
+        match canonical(name) {
+            "application_name" => self.application_name = default.application_name,
+            "search_path" => self.current_schema = default.current_schema,
+            "statement_timeout" => self.statement_timeout = default.statement_timeout,
+            "timezone" => self.time_zone = default.time_zone,
+            other => return Err(unknown(other)),
+        }
+        Ok(())
     }
 
     /// Sets one setting from text.

@@ -6,7 +6,9 @@ use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use futures::TryStreamExt;
 
-use super::{Database, Ingest, IngestRequest, Outcome, Prepared, Result, Session, SqlOptions};
+use super::{
+    Database, Ingest, IngestRequest, Outcome, Prepared, Result, Session, SqlOptions, Within,
+};
 use crate::engine::fs::fault::FaultFs;
 use crate::engine::{Engine, Options, SystemClock};
 
@@ -86,7 +88,7 @@ impl TestDatabase {
     }
 
     pub(crate) fn ingest(&self, request: IngestRequest) -> Result<Ingest> {
-        self.runtime.block_on(self.session.ingest(request))
+        self.runtime.block_on(self.session.ingest(Within::Session, request))
     }
 }
 

@@ -45,11 +45,11 @@ class Server:
         self.process = None
         self.port = None
 
-    def start(self, timeout: float = 60) -> "Server":
-        """Starts the program and returns once it accepts calls."""
+    def start(self, timeout: float = 60, port: int = 0) -> "Server":
+        """Starts the program and returns once it accepts calls. Port 0 is any that is free."""
         log = open(self.log, "ab")
         self.process = subprocess.Popen(
-            [binary(), "serve", "--data-dir", str(self.data_dir), "--listen", "127.0.0.1:0", *self.args],
+            [binary(), "serve", "--data-dir", str(self.data_dir), "--listen", f"127.0.0.1:{port}", *self.args],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(),
         )
         log.close()
@@ -101,9 +101,9 @@ class Server:
     def uri(self) -> str:
         return f"grpc://127.0.0.1:{self.port}"
 
-    def connect(self, **options):
-        """A connection through ADBC. There are no transactions yet, so it commits each statement by itself."""
-        return flightsql.connect(self.uri, autocommit=True, **options)
+    def connect(self, autocommit=True, **options):
+        """A connection through ADBC. Unless told otherwise, it commits each statement by itself."""
+        return flightsql.connect(self.uri, autocommit=autocommit, **options)
 
     def flight(self) -> pyarrow.flight.FlightClient:
         """A plain Flight client."""

@@ -206,7 +206,8 @@ def test_a_pattern_is_a_pattern_and_text_is_text(con, cur, table):
     ("DROP TABLE no_such_table", flightsql.Error, ["no_such_table"]),
     ("CREATE TABLE other (tags BIGINT[] PRIMARY KEY)", flightsql.Error, ["tags"]),
     ("CREATE TABLE other (a BIGINT, PRIMARY KEY (missing))", flightsql.Error, ["missing"]),
-    ("BEGIN", flightsql.NotSupportedError, ["BEGIN"]),
+    ("BEGIN ISOLATION LEVEL SERIALIZABLE", flightsql.NotSupportedError, ["SERIALIZABLE"]),
+    ("SAVEPOINT a", flightsql.Error, ["transaction"]),
     ("COPY {t} TO '/tmp/out.csv'", flightsql.Error, ["COPY"]),
     ("CREATE EXTERNAL TABLE e (a INT) STORED AS PARQUET LOCATION '/etc/passwd'", flightsql.Error, ["EXTERNAL"]),
     ("CREATE INDEX i ON {t} (name)", flightsql.Error, ["INDEX"]),
@@ -221,13 +222,6 @@ def test_errors_name_what_is_wrong(cur, table, sql, kind, words):
     for word in words:
         assert word.format(t=table).lower() in str(caught.value).lower()
     assert rows(cur, f"SELECT * FROM {table}") == [(1, "one")]
-
-
-def test_a_default_connection_says_that_there_are_no_transactions(server):
-    """The driver begins a transaction unless told otherwise; it warns and goes on in autocommit."""
-    with pytest.warns(Warning, match="autocommit"):
-        with flightsql.connect(server.uri) as connection, connection.cursor() as cursor:
-            assert rows(cursor, "SELECT 1") == [(1,)]
 
 
 def test_many_connections_at_once(server, table):

@@ -3,7 +3,9 @@
 mod fixture;
 mod hostile;
 mod ingest;
+mod isolation;
 mod java;
 mod metadata;
 mod statements;
 mod streams;
+mod transactions;

@@ -163,6 +163,10 @@ async fn sessions_are_named_by_token_cookie_or_connection() {
         ]
         .into(),
     };
+    // A token of no session is refused.
+    let forged = client.sql.token().unwrap().replace(char::is_numeric, "0");
+    client.sql.set_token(forged);
+    assert!(client.sql.execute("SELECT 1".to_owned(), None).await.is_err());
     let mut plain = server.client().await;
     let [result] = plain
         .action("SetSessionOptions", request.encode_to_vec())

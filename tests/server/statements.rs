@@ -215,11 +215,6 @@ async fn errors_have_codes_and_names() {
         assert_eq!(status.code(), code, "{sql}: {}", status.message());
         assert!(status.message().contains(name), "{sql}: {}", status.message());
     }
-    for name in ["BeginTransaction", "EndTransaction", "BeginSavepoint"] {
-        let status = client.action(name, Vec::new()).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unimplemented);
-        assert!(status.message().contains("transactions are not supported yet"));
-    }
     let with_transaction = client.sql.execute("SELECT 1".to_owned(), Some("id".into())).await;
     assert!(with_transaction.is_err());
     server.stop().await;

@@ -14,6 +14,7 @@ use tonic::Status;
 use super::session::Session;
 use super::{status, wire_type};
 use crate::engine::{KeyKind, Snapshot, TableName};
+use crate::sql::Within;
 
 /// The one catalog.
 pub(crate) const CATALOG: &str = "omendb";
@@ -82,7 +83,8 @@ pub(super) async fn rows(
     command: &Command,
     session: &Session,
 ) -> Option<Result<RecordBatch, Status>> {
-    let snapshot = || session.sql.database().engine().snapshot();
+    // Such calls cannot name the transaction whose tables they are to see.
+    let snapshot = || session.sql.view(Within::Any);
     Some(match command {
         Command::CommandGetCatalogs(_) => batch(&CATALOGS, vec![text([CATALOG])]),
         Command::CommandGetDbSchemas(request) => schemas(request, &snapshot()),
@@ -183,7 +185,7 @@ async fn tables(
 
 /// The columns of a view. One that is broken (a table of it was dropped) must not break the listing of all others.
 async fn view_schema(name: &TableName, sql: &str, session: &Session) -> SchemaRef {
-    match session.sql.prepare(sql).await {
+    match session.sql.prepare_within(Within::Any, sql).await {
         Ok(prepared) => prepared.schema(),
         Err(e) => {
             tracing::warn!(view = %name, "the view cannot be planned: {e}");

@@ -111,10 +111,10 @@ fn server(b: &mut SqlInfoDataBuilder) {
     b.append(SqlInfo::FlightSqlServerReadOnly, false);
     b.append(SqlInfo::FlightSqlServerSql, true);
     b.append(SqlInfo::FlightSqlServerSubstrait, false);
-    b.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
+    b.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::Savepoint as i32);
     b.append(SqlInfo::FlightSqlServerCancel, true);
     b.append(SqlInfo::FlightSqlServerBulkIngestion, true);
-    b.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
+    b.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, true);
     b.append(SqlInfo::FlightSqlServerStatementTimeout, 0_i32);
     b.append(SqlInfo::FlightSqlServerTransactionTimeout, 0_i32);
 }
@@ -180,10 +180,12 @@ fn support(b: &mut SqlInfoDataBuilder) {
     b.append(
         // The one ordinal that JDBC and ODBC read as an int64.
         SqlInfo::SqlDefaultTransactionIsolation,
-        SqlTransactionIsolationLevel::SqlTransactionNone as i64,
+        SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i64,
     );
-    b.append(SqlInfo::SqlTransactionsSupported, false);
-    b.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, 0b1_i32);
+    b.append(SqlInfo::SqlTransactionsSupported, true);
+    // Snapshot isolation is called by the name that PostgreSQL gives it.
+    let levels = 1_i32 << SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32;
+    b.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, levels);
     b.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
     b.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
     // Forward only, to be read only.
@@ -193,7 +195,7 @@ fn support(b: &mut SqlInfoDataBuilder) {
     b.append(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive, 0_i32);
     b.append(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive, 0_i32);
     b.append(SqlInfo::SqlBatchUpdatesSupported, true);
-    b.append(SqlInfo::SqlSavepointsSupported, false);
+    b.append(SqlInfo::SqlSavepointsSupported, true);
     b.append(SqlInfo::SqlNamedParametersSupported, false);
     b.append(SqlInfo::SqlLocatorsUpdateCopy, false);
     b.append(SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported, false);
@@ -370,11 +372,11 @@ mod tests {
     }
 
     #[test]
-    fn transactions_are_an_int32_of_none() {
+    fn transactions_are_an_int32_that_clients_know() {
         let batch = rows(&[8]).unwrap();
         assert_eq!(batch.num_rows(), 1);
         let value = batch.column(1).as_union().value(0);
-        assert_eq!(value.as_primitive::<arrow::datatypes::Int32Type>().value(0), 0);
+        assert_eq!(value.as_primitive::<arrow::datatypes::Int32Type>().value(0), 2);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{Engine, Options};
-use crate::sql::{Database, Session, SqlOptions};
+use crate::sql::{Database, Session, SqlOptions, Within};
 
 const TABLES: [&str; 5] = ["ints", "floats", "times", "texts", "pairs"];
 
@@ -85,7 +85,7 @@ fn ranges_hold_just_the_rows_that_pass() {
             INSERT INTO times SELECT to_timestamp(value * 1800), to_timestamp(value * 1800) AS c FROM generate_series(0, 99) AS g(value);
             INSERT INTO texts SELECT 'key ' || value, 'key ' || value AS c FROM generate_series(0, 30) AS g(value);
             INSERT INTO pairs SELECT value / 6, value % 6, value / 6 AS c, value % 6 AS d FROM generate_series(0, 99) AS g(value);";
-        session.execute_script(script).await.unwrap();
+        session.execute_script(Within::Session, script).await.unwrap();
     });
     let config = ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);

@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use proptest::prelude::*;
 
 use crate::engine::{Engine, Options};
-use crate::sql::{Database, Prepared, Result, Rows, Session, SqlOptions};
+use crate::sql::{Database, Prepared, Result, Rows, Session, SqlOptions, Within};
 
 struct Fixture {
     runtime: tokio::runtime::Runtime,
@@ -34,7 +34,7 @@ fn fixture() -> Fixture {
             CREATE TABLE days (k DATE, v INT) CLUSTER BY (k);
             CREATE TABLE texts (k TEXT PRIMARY KEY, v INT);
             CREATE TABLE pairs (a BIGINT, b INT, v INT, PRIMARY KEY (a, b));";
-        session.execute_script(script).await.unwrap();
+        session.execute_script(Within::Session, script).await.unwrap();
         for part in 0..2 {
             for (table, columns) in [
                 ("ints", "value * 3, value % 7, 'row ' || value"),

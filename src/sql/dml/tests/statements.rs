@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::*;
 use arrow::datatypes::DataType;
 
+use crate::sql::Within;
 use crate::sql::testing::{TestDatabase, lines};
 
 fn database() -> TestDatabase {
@@ -159,7 +160,7 @@ fn statements_that_meet_are_tried_again() {
 #[test]
 fn a_script_is_one_transaction() {
     let db = database();
-    let script = |sql: &str| db.runtime.block_on(db.session.execute_script(sql));
+    let script = |sql: &str| db.runtime.block_on(db.session.execute_script(Within::Session, sql));
     let outcome = script(
         "INSERT INTO t (id) VALUES (1), (2); UPDATE t SET n = 0 WHERE id = 2;
          CREATE TABLE copy AS SELECT * FROM t; DELETE FROM copy WHERE n = 0",
