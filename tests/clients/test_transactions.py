@@ -60,7 +60,8 @@ def test_every_kind_of_change_is_part_of_it(txn, con, numbers):
         cur.execute(f"INSERT INTO {numbers} VALUES (100, 0), (500, 0) ON CONFLICT (id) DO UPDATE SET v = excluded.v RETURNING id")
         assert sorted(cur.fetchall()) == [(100,), (500,)]
         cur.execute(f"UPDATE {numbers} SET id = id + 1000 WHERE id < 4")
-        cur.executescript(f"DELETE FROM {numbers} WHERE id = 500; CREATE TABLE {numbers}_new AS SELECT * FROM {numbers}")
+        cur.execute(f"DELETE FROM {numbers} WHERE id = 500")
+        cur.execute(f"CREATE TABLE {numbers}_new AS SELECT * FROM {numbers}")
         cur.execute(f"ALTER TABLE {numbers}_new ADD COLUMN w TEXT DEFAULT 'x'")
         cur.execute(f"CREATE VIEW {numbers}_view AS SELECT w FROM {numbers}_new")
         cur.adbc_ingest(f"{numbers}_new", pa.table({"id": [7], "v": [8]}), mode="append")
@@ -78,6 +79,17 @@ def test_every_kind_of_change_is_part_of_it(txn, con, numbers):
     for gone in (f"{numbers}_new", f"{numbers}_view"):
         with pytest.raises(flightsql.Error, match=gone):
             rows(txn, f"SELECT * FROM {gone}")
+
+
+def test_scripts(txn, con, numbers):
+    """The DBAPI commits before a script; the script belongs to the next transaction."""
+    with txn.cursor() as cur:
+        cur.execute(f"DELETE FROM {numbers} WHERE id = 1")
+        cur.executescript(f"DELETE FROM {numbers} WHERE id = 2; INSERT INTO {numbers} VALUES (4, 0), (5, 0)")
+    assert rows(con, f"SELECT id FROM {numbers} ORDER BY id") == [(2,), (3,)]
+    assert rows(txn, f"SELECT id FROM {numbers} ORDER BY id") == [(3,), (4,), (5,)]
+    txn.rollback()
+    assert rows(txn, f"SELECT id FROM {numbers} ORDER BY id") == [(2,), (3,)]
 
 
 def test_a_transaction_reads_one_state(txn, con, numbers):
@@ -106,11 +118,9 @@ def test_the_first_committer_wins(server, txn, numbers):
         execute(other, f"UPDATE {numbers} SET v = v + 100 WHERE id = 2")
         execute(other, f"UPDATE {numbers} SET v = 0 WHERE id = 3")
         txn.commit()
-        with pytest.raises(flightsql.Error, match="(?s)ABORTED|retry"):
-            other.commit()
-        with pytest.raises(flightsql.Error, match="rolled back"):
-            rows(other, f"SELECT * FROM {numbers}")
-        other.rollback()
+        # Not by commit(): where that fails, the driver forgets its transaction and can be used for nothing more.
+        with pytest.raises(flightsql.Error, match="retry"):
+            execute(other, "COMMIT")
         assert rows(other, f"SELECT id, v FROM {numbers} ORDER BY id") == [(1, 10), (2, 21), (3, 30)]
         # Those that touch different rows both commit.
         execute(txn, f"UPDATE {numbers} SET v = 0 WHERE id = 1")
@@ -118,6 +128,14 @@ def test_the_first_committer_wins(server, txn, numbers):
         txn.commit()
         other.commit()
     assert rows(txn, f"SELECT sum(v) FROM {numbers}") == [(21,)]
+    with server.connect(autocommit=False) as other:
+        execute(other, f"DELETE FROM {numbers}")
+        execute(txn, f"INSERT INTO {numbers} VALUES (4, 40)")
+        execute(txn, f"DELETE FROM {numbers} WHERE id = 1")
+        txn.commit()
+        with pytest.raises(flightsql.Error, match="retry"):
+            other.commit()
+    assert rows(txn, f"SELECT id FROM {numbers} ORDER BY id") == [(2,), (3,), (4,)]
 
 
 def test_a_failed_change_needs_a_rollback(txn, con, numbers):
@@ -126,12 +144,16 @@ def test_a_failed_change_needs_a_rollback(txn, con, numbers):
         execute(txn, f"INSERT INTO {numbers} VALUES (5, 50), (1, 0)")
     with pytest.raises(flightsql.Error, match="ROLLBACK"):
         execute(txn, f"INSERT INTO {numbers} VALUES (6, 60)")
-    with pytest.raises(flightsql.Error, match="rolled back"):
-        txn.commit()
     txn.rollback()
     assert rows(con, f"SELECT count(*) FROM {numbers}") == [(3,)]
     execute(txn, f"INSERT INTO {numbers} VALUES (6, 60)")
     txn.commit()
+    assert rows(con, f"SELECT count(*) FROM {numbers}") == [(4,)]
+    execute(txn, f"INSERT INTO {numbers} VALUES (7, 70)")
+    with pytest.raises(flightsql.Error, match="primary key"):
+        execute(txn, f"INSERT INTO {numbers} VALUES (1, 0)")
+    with pytest.raises(flightsql.Error, match="rolled back"):
+        txn.commit()
     assert rows(con, f"SELECT count(*) FROM {numbers}") == [(4,)]
 
 
@@ -247,10 +269,12 @@ def test_a_load_that_breaks_leaves_nothing(txn, con, numbers):
     with txn.cursor() as cur, pytest.raises(Exception):
         cur.adbc_ingest(numbers, pa.RecordBatchReader.from_batches(schema, batches()), mode="append")
     # It was a statement that failed.
-    with pytest.raises(flightsql.Error):
-        txn.commit()
-    txn.rollback()
-    assert rows(con, f"SELECT count(*) FROM {numbers}") == [(3,)]
+    with pytest.raises(flightsql.Error, match="load"):
+        execute(txn, f"INSERT INTO {numbers} VALUES (5, 50)")
+    execute(txn, "ROLLBACK")
+    execute(txn, f"INSERT INTO {numbers} VALUES (6, 60)")
+    txn.commit()
+    assert rows(con, f"SELECT id FROM {numbers} ORDER BY id") == [(1,), (2,), (3,), (6,)]
 
 
 def test_polars_in_a_transaction(txn, con, table):
@@ -294,8 +318,6 @@ def test_nothing_of_an_open_transaction_survives_kill_9(own_server):
         for statement in ("INSERT INTO t VALUES (3)", "INSERT INTO t VALUES (4)"):
             with pytest.raises(flightsql.Error):
                 execute(con, statement)
-        with pytest.raises(flightsql.Error):
-            con.commit()
         deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(flightsql.Error):
@@ -325,8 +347,6 @@ def test_idle_transactions_are_rolled_back(tmp_path):
             for c in (con, other):
                 with pytest.raises(flightsql.Error, match="idle"):
                     execute(c, "INSERT INTO t VALUES (3)")
-            with pytest.raises(flightsql.Error, match="idle"):
-                con.commit()
             con.rollback()
             execute(other, "ROLLBACK")
             execute(con, "INSERT INTO t VALUES (4)")

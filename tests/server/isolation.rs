@@ -4,7 +4,7 @@
 //! `OMENDB_TEST_SEED` repeats the choices of a run; `OMENDB_TEST_SCALE=full` runs many more transactions.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,6 +31,8 @@ const CLIENTS: usize = 6;
 /// A server in a process of its own, on a port that stays the same.
 struct Process {
     child: Child,
+    /// Open, so that the program can go on writing to it.
+    output: BufReader<ChildStdout>,
     dir: tempfile::TempDir,
     port: u16,
 }
@@ -38,11 +40,11 @@ struct Process {
 impl Process {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (child, port) = Self::spawn(dir.path(), 0);
-        Self { child, dir, port }
+        let (child, output, port) = Self::spawn(dir.path(), 0);
+        Self { child, output, dir, port }
     }
 
-    fn spawn(dir: &std::path::Path, port: u16) -> (Child, u16) {
+    fn spawn(dir: &std::path::Path, port: u16) -> (Child, BufReader<ChildStdout>, u16) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_omendb"))
             .args([
                 "serve",
@@ -58,15 +60,16 @@ impl Process {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(',').next());
-        (child, port.unwrap_or_else(|| panic!("{line}")).parse().unwrap())
+        (child, output, port.unwrap_or_else(|| panic!("{line}")).parse().unwrap())
     }
 
     fn kill_and_start(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = Self::spawn(self.dir.path(), self.port).0;
+        (self.child, self.output, _) = Self::spawn(self.dir.path(), self.port);
     }
 }
 
@@ -145,11 +148,13 @@ impl Run {
         while self.committed.load(Ordering::Relaxed) < self.transactions {
             let mut ops = self.plan(&mut rng);
             self.history.lock().push(line("invoke", process, &ops));
+            let planned = ops.clone();
             let outcome = transaction(&mut client, &mut ops, &mut rng).await;
-            let kind = match &outcome {
-                Outcome::Committed => "ok",
-                Outcome::RolledBack => "fail",
-                Outcome::Unknown => "info",
+            // What a transaction read that may not have been committed is not part of the history.
+            let (kind, ops) = match &outcome {
+                Outcome::Committed => ("ok", ops),
+                Outcome::RolledBack => ("fail", planned),
+                Outcome::Unknown => ("info", planned),
             };
             self.history.lock().push(line(kind, process, &ops));
             match outcome {

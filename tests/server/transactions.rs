@@ -143,7 +143,8 @@ async fn a_change_that_fails_fails_the_transaction_and_savepoints_recover_it() {
     client.update("SAVEPOINT a").await;
     client.update("INSERT INTO t VALUES (5, 5)").await;
     // A query that fails changes nothing, and neither does what cannot be prepared.
-    assert!(client.try_update("INSERT INTO missing VALUES (1)").await.is_err());
+    assert!(client.sql.prepare("INSERT INTO missing VALUES (1)".to_owned(), None).await.is_err());
+    assert!(client.sql.execute("SELECT missing FROM t".to_owned(), None).await.is_err());
     client.update("INSERT INTO t VALUES (6, 6)").await;
     let duplicate = client.try_update("INSERT INTO t VALUES (60, 1), (4, 0)").await.unwrap_err();
     assert!(duplicate.contains("primary key"), "{duplicate}");

@@ -334,3 +334,6 @@ impl Transactions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
