@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::error::{Error, Result};
 use super::id::{FieldId, SegmentId};
+use super::in_memory::check_may_read;
 
 /// What of a segment an entry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -247,6 +248,7 @@ impl Cache {
             if let Some(value) = self.get(&key) {
                 return Ok(value);
             }
+            check_may_read()?;
             match self.join(key) {
                 Joined::Ready(value) => return downcast(value),
                 Joined::Wait(flight) => {

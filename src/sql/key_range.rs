@@ -23,7 +23,7 @@ use super::error::{Error, Result};
 use super::key_filter::{KeyColumns, ValueSet, compare};
 use super::scan_exec::Reader;
 use super::{Rows, parameters, query};
-use crate::engine::{KeyKind, Snapshot, TableMeta, TableSnapshot};
+use crate::engine::{KeyKind, Snapshot, TableMeta, TableSnapshot, in_memory};
 
 /// Batches that are read ahead of the one who asks.
 const READ_AHEAD: usize = 2;
@@ -161,22 +161,25 @@ impl KeyStatement {
                 None => return Ok(None),
             }
         }
-        let schema = Arc::clone(&self.description.schema);
-        let runtime = context.database.runtime();
-        let (projection, reverse) = (self.projection.clone(), self.reverse);
-        let work = move || match projection {
-            None => count(&table, &requests, schema),
-            Some(projection) => {
-                let few = are_few(&table, &requests)?;
-                let reader = Reader::new(table, Arc::clone(&schema), projection, reverse);
-                if few {
-                    collect(&reader, &requests, schema)
-                } else {
-                    Ok(streamed(reader, requests, schema, &runtime))
-                }
-            }
+        let work = Work {
+            table,
+            requests,
+            schema: Arc::clone(&self.description.schema),
+            projection: self.projection.clone(),
+            reverse: self.reverse,
         };
-        let rows = context.database.workers().run(work);
+        let runtime = context.database.runtime();
+        // Most point reads find all they need in memory, and cost no visit of another thread.
+        match in_memory(|| work.few()) {
+            Some(Ok(Some(rows))) => return Ok(Some(rows)),
+            Some(Ok(None)) => return Ok(Some(work.stream(&runtime))),
+            Some(Err(e)) => return Err(e),
+            None => {}
+        }
+        let rows = context.database.workers().run(move || match work.few()? {
+            Some(rows) => Ok(rows),
+            None => Ok(work.stream(&runtime)),
+        });
         match context.settings.statement_timeout {
             None => rows.await.map(Some),
             Some(limit) => tokio::time::timeout(limit, rows)
@@ -233,61 +236,80 @@ struct Request {
     limit: Option<u64>,
 }
 
-/// Counts the rows of each request.
-fn count(table: &TableSnapshot, requests: &[Request], schema: SchemaRef) -> Result<Rows> {
-    let mut counts = Vec::with_capacity(requests.len());
-    for request in requests {
+/// A statement with its values, ready to run.
+struct Work {
+    table: TableSnapshot,
+    requests: Vec<Request>,
+    schema: SchemaRef,
+    projection: Option<Vec<usize>>,
+    reverse: bool,
+}
+
+impl Work {
+    /// The whole answer, if that is short.
+    fn few(&self) -> Result<Option<Rows>> {
+        let Some(projection) = &self.projection else { return self.counts().map(Some) };
         let mut rows = 0;
-        for range in &request.ranges {
-            rows += table.count(range)?;
-        }
-        counts.push(i64::try_from(rows).map_err(|_| Error::data("the count does not fit BIGINT"))?);
-    }
-    let column = Arc::new(Int64Array::from(counts));
-    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column])?;
-    Ok(Rows { schema, stream: stream::iter([Ok(batch)]).boxed() })
-}
-
-/// Whether all rows of the requests are few enough to be read at once.
-fn are_few(table: &TableSnapshot, requests: &[Request]) -> Result<bool> {
-    let mut rows = 0;
-    for range in requests.iter().flat_map(|request| &request.ranges) {
-        rows += table.count(range)?;
-        if rows > FEW_ROWS {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Reads few rows.
-fn collect(reader: &Reader, requests: &[Request], schema: SchemaRef) -> Result<Rows> {
-    let mut batches = Vec::new();
-    for request in requests {
-        let keep = |batch| {
-            batches.push(Ok(batch));
-            true
-        };
-        reader.read(&request.ranges, request.offset, request.limit, keep)?;
-    }
-    Ok(Rows { schema, stream: stream::iter(batches).boxed() })
-}
-
-/// Reads rows as they are asked for, on a thread of their own.
-fn streamed(reader: Reader, requests: Vec<Request>, schema: SchemaRef, runtime: &Handle) -> Rows {
-    let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
-    let sender = builder.tx();
-    let work = move || {
-        for request in requests {
-            let send = |batch| sender.blocking_send(Ok(batch)).is_ok();
-            if !reader.read(&request.ranges, request.offset, request.limit, send)? {
-                break;
+        for range in self.requests.iter().flat_map(|request| &request.ranges) {
+            rows += self.table.count(range)?;
+            if rows > FEW_ROWS {
+                return Ok(None);
             }
         }
-        Ok(())
-    };
-    builder.spawn_blocking_on(work, runtime);
-    Rows { schema, stream: builder.build().map_err(Error::from).boxed() }
+        let reader = self.reader(projection.clone());
+        let mut batches = Vec::new();
+        for request in &self.requests {
+            let keep = |batch| {
+                batches.push(Ok(batch));
+                true
+            };
+            reader.read(&request.ranges, request.offset, request.limit, keep)?;
+        }
+        Ok(Some(self.rows(batches)))
+    }
+
+    /// The number of rows of each request.
+    fn counts(&self) -> Result<Rows> {
+        let mut counts = Vec::with_capacity(self.requests.len());
+        for request in &self.requests {
+            let mut rows = 0;
+            for range in &request.ranges {
+                rows += self.table.count(range)?;
+            }
+            let rows = i64::try_from(rows);
+            counts.push(rows.map_err(|_| Error::data("the count does not fit BIGINT"))?);
+        }
+        let column = Arc::new(Int64Array::from(counts));
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), vec![column])?;
+        Ok(self.rows(vec![Ok(batch)]))
+    }
+
+    fn rows(&self, batches: Vec<Result<RecordBatch>>) -> Rows {
+        Rows { schema: Arc::clone(&self.schema), stream: stream::iter(batches).boxed() }
+    }
+
+    fn reader(&self, projection: Vec<usize>) -> Reader {
+        Reader::new(self.table.clone(), Arc::clone(&self.schema), projection, self.reverse)
+    }
+
+    /// Rows as they are asked for, read on a thread of their own.
+    fn stream(self, runtime: &Handle) -> Rows {
+        let schema = Arc::clone(&self.schema);
+        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
+        let sender = builder.tx();
+        let work = move || {
+            let reader = self.reader(self.projection.clone().unwrap_or_default());
+            for request in self.requests {
+                let send = |batch| sender.blocking_send(Ok(batch)).is_ok();
+                if !reader.read(&request.ranges, request.offset, request.limit, send)? {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        builder.spawn_blocking_on(work, runtime);
+        Rows { schema, stream: builder.build().map_err(Error::from).boxed() }
+    }
 }
 
 impl Operand {

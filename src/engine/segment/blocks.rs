@@ -13,6 +13,7 @@ use prost::bytes::Bytes;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fs::{Vfs, VfsFile};
+use crate::engine::in_memory::check_may_read;
 
 /// Bytes of a checked block. A read of less reads the whole block.
 pub(super) const BLOCK_BYTES: usize = 16 << 10;
@@ -104,6 +105,7 @@ pub(super) struct BlockReader<'a> {
 impl<'a> BlockReader<'a> {
     /// Opens the file at `path`, which is `len` bytes long and whose blocks have the checksums `blocks`.
     pub(super) fn open(vfs: &dyn Vfs, path: &'a Path, len: u64, blocks: &'a [u32]) -> Result<Self> {
+        check_may_read()?;
         let file = vfs.open(path).map_err(|e| at_path(e, path))?;
         let found = file.len().map_err(|e| at_path(e, path))?;
         if found != len || blocks.len() as u64 != len.div_ceil(BLOCK_BYTES as u64) {

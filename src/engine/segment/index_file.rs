@@ -11,6 +11,7 @@ use super::keys::{KeyIndex, Place, SegmentKeys};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::fs::{Vfs, VfsFile};
 use crate::engine::id::SegmentId;
+use crate::engine::in_memory::check_may_read;
 use crate::engine::index::{padded, unpadded};
 use crate::engine::key::KeyForm;
 
@@ -201,6 +202,7 @@ impl<'a> IndexFile<'a> {
         meta: &SegmentMeta,
         form: KeyForm,
     ) -> Result<Self> {
+        check_may_read()?;
         let file = vfs.open(path).map_err(|e| at_path(e, path))?;
         let len = file.len().map_err(|e| at_path(e, path))?;
         let damaged = |what: &str| Error::corruption(format!("{}: {what}", path.display()));
@@ -301,6 +303,7 @@ impl<'a> IndexFile<'a> {
 
 /// A chunk of keys, as [`padded`] makes it. Its place comes from a directory that was verified.
 pub(super) fn read_chunk(vfs: &dyn Vfs, path: &Path, place: Place) -> Result<Arc<[u8]>> {
+    check_may_read()?;
     let file = vfs.open(path).map_err(|e| at_path(e, path))?;
     read_section(&*file, path, place.offset, place.len as usize, place.crc).map(padded)
 }
