@@ -10,6 +10,7 @@ mod kept;
 mod message;
 mod metadata;
 mod options;
+mod parameters;
 mod prepared;
 pub mod proto;
 mod receive;

@@ -1,13 +1,13 @@
 //! Prepared statements. A handle carries its SQL and what is bound to it, so it works on any connection and after a
 //! restart. Clients that do not take the new handle which binding returns find their parameters kept by the old one's id.
 
-use arrow::array::RecordBatch;
 use arrow_flight::sql::DoPutPreparedStatementResult;
 use prost::Message;
 use tonic::Status;
 
 use super::encode::schema_message;
 use super::kept::Batches;
+use super::parameters::{Parameters, Received};
 use super::proto;
 use super::service::{State, parameter_schema, wire_schema, within};
 use super::session::Call;
@@ -69,11 +69,11 @@ impl State {
             bound.stray =
                 handle.session_id != call.session.id.as_bytes() && !session.in_transaction();
         }
-        if let Some(parameters) = ticket::decode_parameters(statement.parameters)? {
+        if let Some(parameters) = Parameters::carried(statement.parameters) {
             bound.parameters = Some(parameters);
         } else if let Some(kept) = self.parameters.get(&id) {
-            bound.parameters = kept.batches.first().cloned();
-            bound.parameters_id = Some(id);
+            bound.parameters =
+                kept.batches.first().map(|batch| Parameters::Batch(batch.clone(), Some(id)));
         } else if handle.parameters_kept {
             return Err(Status::not_found(
                 "the parameters of the prepared statement are not kept any more; bind them again",
@@ -86,17 +86,17 @@ impl State {
     pub(super) fn bind(
         &self,
         handle: &[u8],
-        parameters: Option<RecordBatch>,
+        parameters: Option<Received>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let mut handle = ticket::decode_prepared(handle)?;
         let id = ticket::parse_id(&handle.id)?;
-        let inline = parameters.as_ref().map(ticket::encode_parameters).transpose()?;
+        let inline = parameters.as_ref().map(Received::carried).transpose()?;
         handle.parameters_kept = matches!(inline, Some(None));
         if let Some(statement) = &mut handle.statement {
             statement.parameters = inline.flatten().unwrap_or_default();
         }
         match parameters {
-            Some(batch) => {
+            Some(Received { batch, .. }) => {
                 let kept = Batches { schema: batch.schema(), batches: vec![batch] };
                 self.parameters.put(id, kept, self.options.session_idle)?;
             }

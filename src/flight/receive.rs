@@ -1,6 +1,5 @@
 //! DoPut: statements, parameters and rows to load.
 
-use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow_flight::sql::{Command, DoPutUpdateResult};
 use arrow_flight::{FlightData, FlightDescriptor, PutResult};
@@ -9,6 +8,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::complete::{self, Complete};
 use super::ipc::{Decoded, Decoder};
+use super::parameters::{Messages, Parameters, Received};
 use super::service::{Asked, State, asked, unsupported, within};
 use super::session::Call;
 use super::statement::{Bound, count_of};
@@ -78,7 +78,8 @@ pub(super) async fn put(
         Asked::Command(Command::CommandPreparedStatementUpdate(command)) => {
             let parameters = parameters(&mut incoming).await?;
             let mut bound = state.resolve(call, &command.prepared_statement_handle)?;
-            bound.parameters = parameters.or(bound.parameters);
+            bound.parameters =
+                parameters.map(|p| Parameters::Batch(p.batch, None)).or(bound.parameters);
             update_result(update(call, &bound).await?)
         }
         Asked::Command(Command::CommandPreparedStatementQuery(command)) => {
@@ -114,18 +115,20 @@ async fn update(call: &Call, bound: &Bound) -> Result<i64, Status> {
     }
     bound.check_change()?;
     let outcome = session
-        .execute_within(bound.within, &prepared, bound.parameters.as_ref())
+        .execute_within(bound.within, &prepared, bound.batch()?.as_ref())
         .await
         .map_err(status::from_sql)?;
     Ok(affected(call, &outcome))
 }
 
 /// The parameters of a stream as one batch; none where it has no schema.
-async fn parameters(incoming: &mut Incoming) -> Result<Option<RecordBatch>, Status> {
+async fn parameters(incoming: &mut Incoming) -> Result<Option<Received>, Status> {
     let mut decoder = Decoder::new(MAX_PARAMETER_BYTES);
     let mut batches = Vec::new();
     let mut bytes = 0;
+    let mut messages = Messages::default();
     while let Some(message) = incoming.next().await? {
+        messages.add(&message.data_header, &message.data_body);
         if let Decoded::Batch(batch) = decoder.decode(&message.data_header, message.data_body)? {
             bytes += batch.get_array_memory_size() as u64;
             if bytes > MAX_PARAMETER_BYTES {
@@ -138,7 +141,8 @@ async fn parameters(incoming: &mut Incoming) -> Result<Option<RecordBatch>, Stat
     }
     // A schema without columns binds nothing: some clients send one for every update.
     let Some(schema) = decoder.schema().filter(|s| !s.fields().is_empty()) else { return Ok(None) };
-    concat_batches(schema, &batches).map(Some).map_err(|e| {
+    let batch = concat_batches(schema, &batches).map_err(|e| {
         Status::invalid_argument(format!("the batches of parameters do not agree: {e}"))
-    })
+    })?;
+    Ok(Some(messages.decoded(batch, batches.len())))
 }

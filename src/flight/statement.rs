@@ -15,6 +15,7 @@ use tonic::metadata::MetadataMap;
 
 use super::encode::{self, FlightStream};
 use super::kept::Batches;
+use super::parameters::Parameters;
 use super::proto::{self, ticket::Source};
 use super::service::{State, flight_info, wire_schema};
 use super::session::Call;
@@ -27,9 +28,7 @@ use crate::sql::{Outcome, Pinned, StatementKind, Within};
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) sql: String,
-    pub(super) parameters: Option<RecordBatch>,
-    /// The server keeps the parameters under this id.
-    pub(super) parameters_id: Option<Id>,
+    pub(super) parameters: Option<Parameters>,
     /// The transaction that it runs in.
     pub(super) within: Within,
     /// It was prepared in a transaction of another session, and here is none.
@@ -39,7 +38,7 @@ pub(super) struct Bound {
 impl Bound {
     /// Without parameters.
     pub(super) fn new(sql: impl Into<String>, within: Within) -> Self {
-        Self { sql: sql.into(), parameters: None, parameters_id: None, within, stray: false }
+        Self { sql: sql.into(), parameters: None, within, stray: false }
     }
 
     /// Refuses a change that would commit by itself though its client believes it in a transaction: one that was open
@@ -53,24 +52,22 @@ impl Bound {
         }
     }
 
+    /// The parameters to run it with.
+    pub(super) fn batch(&self) -> Result<Option<RecordBatch>, Status> {
+        self.parameters.as_ref().map_or(Ok(None), Parameters::decode)
+    }
+
     /// The source of a ticket for the query.
     fn source(self) -> Result<Source, Status> {
-        let parameters = match &self.parameters {
-            Some(batch) => match ticket::encode_parameters(batch)? {
-                Some(messages) => messages,
-                None => {
-                    let id = self.parameters_id.ok_or_else(|| {
-                        Status::internal("parameters are neither in the ticket nor kept")
-                    })?;
-                    return Ok(Source::KeptStatement(proto::KeptStatement {
-                        sql: self.sql,
-                        parameters_id: id.to_vec(),
-                    }));
-                }
-            },
-            None => Vec::new(),
-        };
-        Ok(Source::Statement(proto::Statement { sql: self.sql, parameters }))
+        let carried = self.parameters.map_or(Ok(Ok(Vec::new())), Parameters::into_carried)?;
+        match carried {
+            Ok(parameters) => Ok(Source::Statement(proto::Statement { sql: self.sql, parameters })),
+            Err(Some(id)) => Ok(Source::KeptStatement(proto::KeptStatement {
+                sql: self.sql,
+                parameters_id: id.to_vec(),
+            })),
+            Err(None) => Err(Status::internal("parameters are neither in the ticket nor kept")),
+        }
     }
 }
 
@@ -133,7 +130,7 @@ impl State {
         }
         bound.check_change()?;
         let outcome = session
-            .execute_within(within, &prepared, bound.parameters.as_ref())
+            .execute_within(within, &prepared, bound.batch()?.as_ref())
             .await
             .map_err(status::from_sql)?;
         let count = count_of(&outcome);
@@ -210,7 +207,7 @@ impl State {
                 return Ok(encode::batches(kept.schema.clone(), kept.batches.clone()));
             }
             Some(Source::Statement(statement)) => Bound {
-                parameters: ticket::decode_parameters(statement.parameters)?,
+                parameters: Parameters::carried(statement.parameters),
                 ..Bound::new(statement.sql, Within::Session)
             },
             Some(Source::KeptStatement(statement)) => {
@@ -221,8 +218,10 @@ impl State {
                     )
                 })?;
                 Bound {
-                    parameters: kept.batches.first().cloned(),
-                    parameters_id: Some(id),
+                    parameters: kept
+                        .batches
+                        .first()
+                        .map(|batch| Parameters::Batch(batch.clone(), Some(id))),
                     ..Bound::new(statement.sql, Within::Session)
                 }
             }
@@ -260,7 +259,7 @@ impl State {
             ));
         }
         let rows = session
-            .query_at(&snapshot, &prepared, bound.parameters.as_ref())
+            .query_at(&snapshot, &prepared, bound.batch()?.as_ref())
             .await
             .map_err(status::from_sql)?;
         let wire = wire_schema(call, &rows.schema);

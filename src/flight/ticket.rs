@@ -3,18 +3,13 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use prost::Message;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::ipc::{Decoded, Decoder};
 use super::proto;
-
-/// Parameters up to this many bytes travel inside handles and tickets.
-const INLINE_PARAMETER_BYTES: usize = 256 << 10;
 
 /// Names what the server keeps for a handle or a ticket.
 pub(crate) type Id = [u8; 16];
@@ -70,34 +65,4 @@ pub(crate) fn schema_hash(schema: &Schema) -> u64 {
         field.is_nullable().hash(&mut hasher);
     }
     hasher.finish().max(1)
-}
-
-/// Parameters as messages for a handle or ticket; `None` where they are too large for one.
-pub(crate) fn encode_parameters(
-    batch: &RecordBatch,
-) -> Result<Option<Vec<proto::IpcMessage>>, Status> {
-    if batch.get_array_memory_size() > 4 * INLINE_PARAMETER_BYTES {
-        return Ok(None);
-    }
-    let messages: Vec<proto::IpcMessage> = super::encode::encode_once(batch)?
-        .into_iter()
-        .map(|m| proto::IpcMessage { header: m.header.to_vec(), body: m.contiguous_body().into() })
-        .collect();
-    let bytes: usize = messages.iter().map(|m| m.header.len() + m.body.len()).sum();
-    Ok((bytes <= INLINE_PARAMETER_BYTES).then_some(messages))
-}
-
-/// Parameters out of a handle or ticket. They come from a client and are trusted no more than any other
-/// message.
-pub(crate) fn decode_parameters(
-    messages: Vec<proto::IpcMessage>,
-) -> Result<Option<RecordBatch>, Status> {
-    let mut decoder = Decoder::new(4 * INLINE_PARAMETER_BYTES as u64);
-    let mut parameters = None;
-    for message in messages {
-        if let Decoded::Batch(batch) = decoder.decode(&message.header, message.body.into())? {
-            parameters = Some(batch);
-        }
-    }
-    Ok(parameters)
 }
