@@ -78,6 +78,15 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
     statements.into_iter().map(classify).collect()
 }
 
+/// Whether a text is so short and plain that no part of it nests: a parser then needs next to no stack.
+pub(crate) fn is_flat(sql: &str) -> bool {
+    sql.len() <= 512
+        && !sql.contains(['(', '[', '{'])
+        && sql.split_ascii_whitespace().count() <= 24
+        // Signs, and only these, nest without brackets and words.
+        && sql.bytes().filter(|c| matches!(c, b'-' | b'+' | b'~' | b'!' | b'@' | b'|')).count() <= 8
+}
+
 /// Parses just one statement.
 pub(crate) fn parse_one(sql: &str, options: &SqlOptions) -> Result<Statement> {
     let mut statements = parse_script(sql, options)?;
@@ -250,6 +259,16 @@ mod tests {
 
     fn script(sql: &str) -> Result<Vec<Statement>> {
         parse_script(sql, &SqlOptions::default())
+    }
+
+    #[test]
+    fn flat_texts_are_short_and_nest_nothing() {
+        assert!(is_flat(
+            "SELECT k, a, b, c FROM t WHERE k >= -12345678 AND k < 5 ORDER BY k LIMIT 10"
+        ));
+        for deep in ["SELECT (1)".to_owned(), "NOT ".repeat(30), "-".repeat(30), "a ".repeat(300)] {
+            assert!(!is_flat(&deep), "{deep}");
+        }
     }
 
     #[test]

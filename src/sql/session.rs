@@ -102,6 +102,16 @@ impl Session {
             // A transaction that has failed says so before anything is run in it.
             return open.map_or(Ok(()), |open| open.check()).map(|()| prepared);
         }
+        // Nothing in a short flat text recurses: that is parsed here, as point reads with their key in the text are.
+        if parse::is_flat(sql)
+            && let Ok(statement) = parse::parse_one(sql, self.database.options())
+            && let Some(prepared) = recognise(&context, &snapshot, sql, &statement)
+        {
+            open.map_or(Ok(()), |open| open.check())?;
+            let prepared = Arc::new(prepared);
+            self.database.remember(&context.settings, &prepared);
+            return Ok(prepared);
+        }
         let sql = sql.to_owned();
         let work = move || {
             let statement = parse::parse_one(&sql, context.database.options())?;
