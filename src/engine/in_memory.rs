@@ -29,7 +29,7 @@ impl Drop for Reset {
 
 /// Does `work` with what is in memory; `None` where it needed a file, or something that another thread is reading from one: the
 /// caller does it again where it may wait. Work may be repeated, so it must change nothing.
-pub(crate) fn in_memory<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub fn in_memory<T>(work: impl FnOnce() -> T) -> Option<T> {
     let reset = Reset;
     SCOPE.set(Scope::MemoryOnly);
     let result = work();

@@ -29,7 +29,7 @@ pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use handle::Table;
 pub use id::{FieldId, Generation, SegmentId, SeqNo, TableId};
-pub(crate) use in_memory::in_memory;
+pub use in_memory::in_memory;
 pub use key::{EncodedKey, KeyCodec, KeyColumn, KeyForm, KeyRange};
 pub use options::Options;
 pub use schema::{Column, DEFAULT_SCHEMA, KeyKind, KeySpec, ROW_ID_COLUMN, TableMeta, TableName};
