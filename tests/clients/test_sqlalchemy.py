@@ -47,6 +47,20 @@ def test_core(engine, readings):
         assert con.execute(sa.text(f"SELECT count(value) FROM {readings.name} WHERE id < :below"), {"below": 5}).scalar() == 4
 
 
+def test_rollback(engine, readings):
+    with engine.begin() as con:
+        con.execute(sa.insert(readings).values(id=1, name="stays"))
+    with engine.connect() as con:
+        con.execute(sa.insert(readings).values(id=2, name="goes"))
+        assert con.execute(sa.select(sa.func.count()).select_from(readings)).scalar() == 2
+        con.rollback()
+    with pytest.raises(RuntimeError), engine.begin() as con:
+        con.execute(sa.delete(readings))
+        raise RuntimeError
+    with engine.connect() as con:
+        assert con.execute(sa.select(readings.c.name)).scalars().all() == ["stays"]
+
+
 def test_orm(engine, table):
     class Base(DeclarativeBase):
         pass
