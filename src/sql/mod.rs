@@ -10,6 +10,7 @@ mod ddl;
 mod defaults;
 mod dialect;
 mod dml;
+mod embedded;
 mod error;
 mod explain;
 mod ingest;
@@ -40,6 +41,7 @@ use arrow::datatypes::SchemaRef;
 use futures::stream::BoxStream;
 
 pub use database::Database;
+pub use embedded::Answer;
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Ingest, IngestMode, IngestRequest};
 pub use prepared::Prepared;

@@ -10,7 +10,7 @@ pub(super) const CHUNK_BYTES: usize = 32 << 10;
 /// Uses of a chunk are counted up to this.
 const MAX_USES: u8 = 3;
 
-/// An answer needs a chunk that is not in memory: read it, [`Chunks::put`] it, and ask again.
+/// An answer needs a chunk that is not in memory: read it, `Chunks::put` it, and ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
     /// Which chunk.
@@ -31,7 +31,7 @@ pub fn unpadded(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Which chunks are in memory. They come one by one and stay; [`Chunks::without`] makes a table that has
+/// Which chunks are in memory. They come one by one and stay; `Chunks::without` makes a table that has
 /// one less, so that who reads the old one is not disturbed.
 #[derive(Debug, Clone)]
 pub struct Chunks {
