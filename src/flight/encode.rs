@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
@@ -63,6 +63,8 @@ struct Encoder {
     /// Made with the first batch.
     encoder: Option<StreamEncoder>,
     queue: VecDeque<Message>,
+    /// The schema goes out before the first rows, or with them.
+    schema_sent: bool,
     /// Rows of the present batch that are not encoded yet.
     pending: Option<RecordBatch>,
     done: bool,
@@ -70,15 +72,21 @@ struct Encoder {
 
 impl Encoder {
     fn new(rows: BoxStream<'static, sql::Result<RecordBatch>>, wire: SchemaRef) -> Self {
-        let schema = Message::schema(&wire, &IpcWriteOptions::default());
         Self {
             rows,
             wire,
             encoder: None,
-            queue: VecDeque::from([schema]),
+            queue: VecDeque::new(),
+            schema_sent: false,
             pending: None,
             done: false,
         }
+    }
+
+    /// The schema by itself.
+    fn schema(&mut self) -> Message {
+        self.schema_sent = true;
+        Message::schema(&self.wire, &IpcWriteOptions::default())
     }
 
     /// The batch in the types of the wire. Columns that have them already are not copied.
@@ -115,7 +123,9 @@ impl Encoder {
                 self.encoder.insert(encoder)
             }
         };
-        let messages = encoder.encode(batch).and_then(Message::of_stream);
+        let with_schema = !std::mem::replace(&mut self.schema_sent, true);
+        let messages =
+            encoder.encode(batch).and_then(|stream| Message::of_stream(stream, with_schema));
         self.queue.extend(messages.map_err(status::from_arrow)?);
         Ok(())
     }
@@ -162,14 +172,20 @@ impl Stream for Encoder {
             }
             let result = match self.pending.take() {
                 Some(batch) => self.encode_pending(batch),
-                None => match ready!(self.rows.poll_next_unpin(cx)) {
-                    None => {
+                None => match self.rows.poll_next_unpin(cx) {
+                    Poll::Pending if self.schema_sent => return Poll::Pending,
+                    // Who waits for rows has their schema meanwhile.
+                    Poll::Pending => return Poll::Ready(Some(Ok(self.schema()))),
+                    Poll::Ready(None) => {
                         self.done = true;
+                        if !self.schema_sent {
+                            return Poll::Ready(Some(Ok(self.schema())));
+                        }
                         continue;
                     }
-                    Some(Err(e)) => Err(status::from_sql(e)),
-                    Some(Ok(batch)) if batch.num_rows() == 0 => continue,
-                    Some(Ok(batch)) => {
+                    Poll::Ready(Some(Err(e))) => Err(status::from_sql(e)),
+                    Poll::Ready(Some(Ok(batch))) if batch.num_rows() == 0 => continue,
+                    Poll::Ready(Some(Ok(batch))) => {
                         self.convert(&batch).and_then(|batch| self.encode_pending(batch))
                     }
                 },

@@ -26,13 +26,16 @@ impl Message {
         Self { header: data.data_header, body: Vec::new() }
     }
 
-    /// Takes the messages of an IPC stream apart, without its schema.
-    pub(super) fn of_stream(stream: Vec<Buffer>) -> Result<Vec<Self>, ArrowError> {
+    /// Takes the messages of an IPC stream apart, its schema if wanted.
+    pub(super) fn of_stream(
+        stream: Vec<Buffer>,
+        with_schema: bool,
+    ) -> Result<Vec<Self>, ArrowError> {
         let mut pieces = Pieces(stream.into());
         let mut messages = Vec::with_capacity(1);
         while let Some((header, body_bytes, kind)) = pieces.header()? {
             let body = pieces.take(body_bytes)?;
-            if kind != ipc::MessageHeader::Schema {
+            if with_schema || kind != ipc::MessageHeader::Schema {
                 messages.push(Self { header, body });
             }
         }

@@ -86,7 +86,9 @@ impl Messages {
 
     /// With what they were decoded to, out of so many batches.
     pub(super) fn decoded(self, batch: RecordBatch, batch_count: usize) -> Received {
-        let whole = batch_count == 1 && self.bytes <= INLINE_BYTES;
+        // Compressed messages may be small and hold more than `decode` takes.
+        let small = self.bytes.max(batch.get_array_memory_size()) <= INLINE_BYTES;
+        let whole = batch_count == 1 && small;
         Received { batch, messages: if whole { self.messages } else { Vec::new() } }
     }
 }
@@ -102,4 +104,36 @@ fn encode(batch: &RecordBatch) -> Result<Option<Vec<proto::IpcMessage>>, Status>
         .collect();
     let bytes: usize = messages.iter().map(|m| m.header.len() + m.body.len()).sum();
     Ok((bytes <= INLINE_BYTES).then_some(messages))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    fn received(rows: usize) -> Received {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![7; rows]));
+        let batch = RecordBatch::try_from_iter([("0", column)]).unwrap();
+        let mut messages = Messages::default();
+        for message in encode_once(&batch.slice(0, 1)).unwrap() {
+            messages.add(&message.header, &message.contiguous_body());
+        }
+        messages.decoded(batch, 1)
+    }
+
+    #[test]
+    fn small_parameters_are_carried_as_they_came() {
+        let carried = received(1).carried().unwrap().unwrap();
+        let decoded = Parameters::carried(carried).unwrap().decode().unwrap().unwrap();
+        assert_eq!(decoded.num_rows(), 1);
+    }
+
+    #[test]
+    fn what_is_large_once_decompressed_is_kept_and_not_carried() {
+        // As of messages whose bodies are compressed: few bytes, many rows.
+        assert!(received(1_000_000).carried().unwrap().is_none());
+    }
 }

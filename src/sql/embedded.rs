@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use tokio::runtime::Handle;
 
 use super::error::{Error, ErrorKind, Result};
+use super::parse::Statement;
 use super::{Database, StatementKind};
 
 /// What a statement answers: its rows, read as they are asked for.
@@ -14,7 +15,8 @@ pub struct Answer {
     schema: SchemaRef,
     affected_count: Option<u64>,
     rows: BoxStream<'static, Result<RecordBatch>>,
-    runtime: Handle,
+    /// Its threads make the rows.
+    database: Database,
 }
 
 impl Answer {
@@ -33,7 +35,7 @@ impl Iterator for Answer {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.runtime.block_on(self.rows.next())
+        self.database.runtime().block_on(self.rows.next())
     }
 }
 
@@ -44,8 +46,8 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Database {
-    /// Runs one statement in a transaction of its own and waits for it; a query is read as its answer is. Not for
-    /// asynchronous code, which has [`Database::session`]: there it is an error.
+    /// Runs one statement in a transaction of its own and waits for it; a query is read as its answer is. BEGIN and SET are
+    /// errors, for they are about a session that lasts ([`Database::session`]), and so is a call from asynchronous code.
     ///
     /// ```
     /// use omendb::engine::{Engine, Options};
@@ -70,10 +72,15 @@ impl Database {
                 "Database::sql waits and must not be called from asynchronous code: use a session there",
             ));
         }
-        let runtime = self.runtime();
         let session = self.session();
-        let (schema, affected_count, rows) = runtime.block_on(async {
+        let (schema, affected_count, rows) = self.runtime().block_on(async {
             let statement = session.prepare(text).await?;
+            if matches!(statement.statement, Statement::Control(_) | Statement::Set(_)) {
+                return Err(Error::new(
+                    ErrorKind::State,
+                    "transactions and settings are those of a session, and Database::sql has none that lasts: use a session",
+                ));
+            }
             if statement.kind() == StatementKind::Query {
                 let rows = session.query(&statement, None).await?;
                 return Ok((rows.schema, None, rows.stream));
@@ -84,6 +91,34 @@ impl Database {
             let rows = futures::stream::iter(batches.into_iter().map(Ok)).boxed();
             Ok::<_, Error>((schema, outcome.affected_count, rows))
         })?;
-        Ok(Answer { schema, affected_count, rows, runtime })
+        Ok(Answer { schema, affected_count, rows, database: self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, Options};
+    use crate::sql::SqlOptions;
+
+    #[test]
+    fn answers_outlive_the_database_and_session_statements_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), Options::default()).unwrap();
+        let database = Database::new(engine, SqlOptions::default()).unwrap();
+        assert_eq!(
+            database.sql("CREATE TABLE t (k BIGINT PRIMARY KEY)").unwrap().affected_count(),
+            None
+        );
+        let inserted = database.sql("INSERT INTO t VALUES (1), (2) RETURNING k").unwrap();
+        assert_eq!((inserted.affected_count(), inserted.schema().fields().len()), (Some(2), 1));
+        assert_eq!(inserted.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+        for sql in ["BEGIN", "COMMIT", "SET time_zone = 'UTC'"] {
+            assert_eq!(database.sql(sql).unwrap_err().kind(), ErrorKind::State, "{sql}");
+        }
+        // Planned, and so read on the database's own threads.
+        let rows = database.sql("SELECT a.k FROM t a, t b ORDER BY a.k + b.k").unwrap();
+        drop(database);
+        assert_eq!(rows.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 4);
     }
 }

@@ -22,6 +22,7 @@ use super::context::{Description, StatementContext, fold};
 use super::error::{Error, Result};
 use super::key_filter::{KeyColumns, ValueSet, compare};
 use super::scan_exec::Reader;
+use super::workers::caught;
 use super::{Rows, parameters, query};
 use crate::engine::{KeyKind, Snapshot, TableMeta, TableSnapshot, in_memory};
 
@@ -30,6 +31,8 @@ const READ_AHEAD: usize = 2;
 
 /// Rows that are read at once, before the first of them is asked for.
 const FEW_ROWS: u64 = 1024;
+/// Ranges that are looked up on the thread that serves the call, at most: a long list of keys would hold up its other calls.
+const FEW_RANGES: usize = 64;
 
 /// A value that a statement compares with or limits by.
 #[derive(Debug, Clone)]
@@ -170,16 +173,15 @@ impl KeyStatement {
         };
         let runtime = context.database.runtime();
         // Most point reads find all they need in memory, and cost no visit of another thread.
-        match in_memory(|| work.few()) {
-            Some(Ok(Some(rows))) => return Ok(Some(rows)),
-            Some(Ok(None)) => return Ok(Some(work.stream(&runtime))),
-            Some(Err(e)) => return Err(e),
-            None => {}
+        if work.requests.iter().map(|r| r.ranges.len()).sum::<usize>() <= FEW_RANGES
+            && let Some(few) = in_memory(|| caught(|| work.few()))
+        {
+            return Ok(Some(few?.unwrap_or_else(|| work.stream(&runtime))));
         }
-        let rows = context.database.workers().run(move || match work.few()? {
-            Some(rows) => Ok(rows),
-            None => Ok(work.stream(&runtime)),
-        });
+        let rows = context
+            .database
+            .workers()
+            .run(move || Ok(work.few()?.unwrap_or_else(|| work.stream(&runtime))));
         match context.settings.statement_timeout {
             None => rows.await.map(Some),
             Some(limit) => tokio::time::timeout(limit, rows)

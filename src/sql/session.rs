@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::transaction::{
     Control, Open, Reading, SavepointId, TransactionId, Transactions, Within,
 };
-use super::workers::Caller;
+use super::workers::{Caller, caught};
 use super::{Ingest, IngestRequest, Outcome, Rows, StatementKind, ddl, dml, query};
 use crate::engine::{ErrorKind as EngineKind, Snapshot, Transaction};
 
@@ -102,15 +102,16 @@ impl Session {
             // A transaction that has failed says so before anything is run in it.
             return open.map_or(Ok(()), |open| open.check()).map(|()| prepared);
         }
-        // Nothing in a short flat text recurses: that is parsed here, as point reads with their key in the text are.
+        // Nothing in a short flat text recurses: that is parsed here, as point reads with their key in the text are. What
+        // is wrong with it, or planned, is left to the other threads.
+        let flat = || {
+            let statement = parse::parse_one(sql, self.database.options())?;
+            Ok(recognise(&context, &snapshot, sql, &statement))
+        };
         if parse::is_flat(sql)
-            && let Ok(statement) = parse::parse_one(sql, self.database.options())
-            && let Some(prepared) = recognise(&context, &snapshot, sql, &statement)
+            && let Ok(Some(prepared)) = caught(flat)
         {
-            open.map_or(Ok(()), |open| open.check())?;
-            let prepared = Arc::new(prepared);
-            self.database.remember(&context.settings, &prepared);
-            return Ok(prepared);
+            return open.map_or(Ok(()), |open| open.check()).map(|()| prepared);
         }
         let sql = sql.to_owned();
         let work = move || {
@@ -119,8 +120,6 @@ impl Session {
                 open.check()?;
             }
             if let Some(prepared) = recognise(&context, &snapshot, &sql, &statement) {
-                let prepared = Arc::new(prepared);
-                context.database.remember(&context.settings, &prepared);
                 return Ok(prepared);
             }
             let description = describe(&context, &snapshot, &statement)?;
@@ -349,21 +348,23 @@ impl Session {
     }
 }
 
-/// The statement for the fast path, where that answers it.
+/// The statement for the fast path, where that answers it; it is remembered.
 fn recognise(
     context: &StatementContext,
     snapshot: &Snapshot,
     sql: &str,
     statement: &Statement,
-) -> Option<Prepared> {
+) -> Option<Arc<Prepared>> {
     let Statement::Query(query) = statement else { return None };
     let fast = KeyStatement::recognise(context, snapshot, query)?;
-    Some(Prepared {
+    let prepared = Arc::new(Prepared {
         sql: sql.to_owned(),
         statement: statement.clone(),
         description: fast.description().clone(),
         key_range: Some(Arc::new(fast)),
-    })
+    });
+    context.database.remember(&context.settings, &prepared);
+    Some(prepared)
 }
 
 /// What a statement returns and takes.

@@ -92,9 +92,9 @@ impl Workers {
         self.submit(Box::new(move || {
             let _entered = runtime.enter();
             let gone = || sender.is_closed();
-            let result = catch_unwind(AssertUnwindSafe(|| work(&Caller(&gone))));
+            let result = caught(|| work(&Caller(&gone)));
             // The receiver is gone where the caller was cancelled.
-            let _ = sender.send(result.unwrap_or_else(|panic| Err(panic_error(panic.as_ref()))));
+            let _ = sender.send(result);
         }))?;
         receiver.await.map_err(|_| Error::internal("a worker thread ended before its work"))?
     }
@@ -137,6 +137,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Does `work`; a panic becomes an internal error.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_error(panic.as_ref())))
 }
 
 /// The error for a panic that was caught.

@@ -229,6 +229,12 @@ impl State {
                 tracing::error!(%error, "the log took no commit");
                 Lost { kind, why: format!("nothing was committed: {error}") }
             }
+            // It was not touched: an earlier failure, of a checkpoint say, has closed it.
+            ErrorKind::ReadOnly => {
+                let why = error.to_string();
+                self.failed = Some(why.clone());
+                Lost { kind, why: format!("nothing was committed: {why}") }
+            }
             // Never retried: what the failed sync left on disk is unknown.
             _ => {
                 tracing::error!(%error, "writing the log failed: the database is read-only now");
