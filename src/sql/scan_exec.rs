@@ -234,42 +234,24 @@ impl ScanExec {
         Ok(())
     }
 
-    /// Cuts the ranges into at most `parts` partitions of about as many rows.
+    /// Cuts the ranges into at most `parts` partitions of equally many rows, or nearly so where keys repeat.
     fn split(&self, parts: usize) -> engine::Result<Vec<Vec<KeyRange>>> {
-        let ranges = self.partitions.concat();
-        let mut total = 0;
-        let mut pieces = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            let rows = self.table.count(&range)?;
-            total += rows;
-            pieces.push((range, rows));
+        let mut ranges = self.partitions.concat();
+        if self.reverse {
+            ranges.reverse();
         }
-        let parts = (parts as u64).min(total / MIN_PARTITION_ROWS).max(1);
-        let share = total.div_ceil(parts).max(1);
-        let mut out: Vec<Vec<KeyRange>> = vec![Vec::new()];
-        let mut filled = 0;
-        for (range, rows) in pieces {
-            let cuts = rows.div_ceil(share).max(1) as usize;
-            let mut cut = match cuts {
-                1 => vec![range],
-                _ => self.table.split(&range, cuts)?,
-            };
-            if self.reverse {
-                cut.reverse();
-            }
-            let each = rows / cut.len().max(1) as u64;
-            for piece in cut {
-                if filled > 0 && filled + each / 2 > share && (out.len() as u64) < parts {
-                    out.push(Vec::new());
-                    filled = 0;
-                }
-                filled += each;
-                if let Some(last) = out.last_mut() {
-                    last.push(piece);
-                }
-            }
+        let mut rows = 0;
+        for range in &ranges {
+            rows += self.table.count(range)?;
         }
-        Ok(out)
+        let parts = (parts as u64).min(rows / MIN_PARTITION_ROWS) as usize;
+        let parts = self.table.split(&ranges, parts)?;
+        let mut partitions: Vec<Vec<KeyRange>> = parts.into_iter().map(|p| p.ranges).collect();
+        if self.reverse {
+            partitions.reverse();
+            partitions.iter_mut().for_each(|ranges| ranges.reverse());
+        }
+        Ok(partitions)
     }
 }
 

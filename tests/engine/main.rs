@@ -3,6 +3,7 @@
 mod crash;
 mod loads;
 mod model;
+mod ranks;
 mod transactions;
 
 use std::sync::Arc;

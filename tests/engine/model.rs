@@ -151,10 +151,10 @@ fn check_range(table: &Table, model: &Model, at: (i64, i64), page: (u64, u64)) {
                 range(table, Bound::Included(expected), Bound::Included(expected)).contains(&nth)
             );
         }
-        let parts = snapshot.split(&keys, 4).unwrap();
+        let parts = snapshot.split(&[keys], 4).unwrap();
         let mut joined = Vec::new();
-        for part in parts {
-            joined.extend(read(table, &ScanRequest::new(part)));
+        for range in parts.into_iter().flat_map(|part| part.ranges) {
+            joined.extend(read(table, &ScanRequest::new(range)));
         }
         assert_eq!(joined, expected);
     }

@@ -11,7 +11,7 @@ use arrow::datatypes::DataType;
 use super::source::SourceState;
 use crate::engine::error::Result;
 use crate::engine::id::FieldId;
-use crate::engine::key::{self, KeyColumn};
+use crate::engine::key::{self, EncodedKey, KeyColumn};
 
 /// Rows of the window of keys that a merge holds of each source.
 const WINDOW_ROWS: u64 = 16 * 1024;
@@ -28,6 +28,16 @@ pub(crate) struct Input {
 impl Input {
     pub(crate) fn live_count(&self) -> u64 {
         self.state.live_in(&self.positions)
+    }
+
+    /// The key of a row, and its row id where keys repeat: what rows are ordered by.
+    pub(crate) fn key_at(&self, position: u64, repeats: bool) -> Result<(EncodedKey, Option<u64>)> {
+        let rows = position..position + 1;
+        let row_id = match repeats {
+            true => Some(self.state.source.row_ids(rows.clone())?.value(0)),
+            false => None,
+        };
+        Ok((self.state.source.keys(rows)?.get(0), row_id))
     }
 }
 
@@ -409,40 +419,39 @@ impl KeyBuilder {
     }
 }
 
-/// Cuts overlapping inputs after the first `rank` of their live rows in key order: the position in each
-/// up to which its rows are among them.
+/// Cuts overlapping inputs, of which the positions `within` count, after the first `rank` of their live rows in
+/// key order: the position in each up to which its rows are among them. This is what OFFSET, ranks and equal parts are made of.
 ///
 /// A selection by pivots: the middle row of the input with most candidates left divides all inputs, and
 /// one side of every input is settled, so it costs O(log n) searches of each.
-pub(crate) fn split_at_rank(inputs: &[Input], rank: u64, repeats: bool) -> Result<Vec<u64>> {
-    let mut low: Vec<u64> = inputs.iter().map(|i| i.positions.start).collect();
-    let mut high: Vec<u64> = inputs.iter().map(|i| i.positions.end).collect();
-    if let [input] = inputs {
-        let range = &input.positions;
+pub(crate) fn split_at_rank(
+    inputs: &[Input],
+    within: &[Range<u64>],
+    rank: u64,
+    repeats: bool,
+) -> Result<Vec<u64>> {
+    let mut low: Vec<u64> = within.iter().map(|w| w.start).collect();
+    let mut high: Vec<u64> = within.iter().map(|w| w.end).collect();
+    if let ([input], [range]) = (inputs, within) {
         return Ok(vec![input.state.deleted.skip_live(range.start, range.end, rank)]);
     }
     loop {
         let widest = (0..inputs.len()).max_by_key(|i| high[*i] - low[*i]);
         let Some(widest) = widest.filter(|i| high[*i] > low[*i]) else { return Ok(low) };
         let middle = low[widest] + (high[widest] - low[widest]) / 2;
-        let pivot = inputs[widest].state.source.keys(middle..middle + 1)?.get(0);
-        let row_id = match repeats {
-            true => Some(inputs[widest].state.source.row_ids(middle..middle + 1)?.value(0)),
-            false => None,
-        };
+        let (pivot, row_id) = inputs[widest].key_at(middle, repeats)?;
         let mut cut = Vec::with_capacity(inputs.len());
         let mut below = 0;
         for (i, input) in inputs.iter().enumerate() {
-            let at = if i == widest {
-                middle
-            } else {
-                match row_id {
-                    Some(row_id) => input.state.source.lower_bound_row(&pivot, row_id)?,
-                    None => input.state.source.lower_bound(&pivot)?,
-                }
+            let at = match row_id {
+                _ if i == widest => middle,
+                // What is settled needs no search.
+                _ if low[i] == high[i] => low[i],
+                Some(row_id) => input.state.source.lower_bound_row(&pivot, row_id)?,
+                None => input.state.source.lower_bound(&pivot)?,
             };
             let at = at.clamp(low[i], high[i]);
-            below += input.state.live_in(&(input.positions.start..at));
+            below += input.state.live_in(&(within[i].start..at));
             cut.push(at);
         }
         if below > rank {

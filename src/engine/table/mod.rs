@@ -4,12 +4,14 @@ mod deletes;
 mod locate;
 mod merge;
 mod plan;
+mod rank;
 mod scan;
 mod segments;
 mod snapshot;
 mod source;
 mod state;
 
+pub use rank::Part;
 pub use scan::Scan;
 pub use snapshot::TableSnapshot;
 

@@ -1,5 +1,7 @@
 //! From a key range to positions: which stretches of which sources hold it, in key order.
 
+use std::ops::Range;
+
 use super::merge::{Input, split_at_rank};
 use super::state::TableState;
 use crate::engine::error::Result;
@@ -78,46 +80,101 @@ impl Plan {
         Ok(())
     }
 
-    /// The piece that holds the live row of a rank, and its rank there.
-    pub(crate) fn piece_of(&self, mut rank: u64) -> Option<(&Piece, u64)> {
+    /// The live rows of these ranks, which ascend without repeats: where they lie. Those past the last row have none.
+    pub(crate) fn select(&self, ranks: &[u64], repeats: bool) -> Result<Vec<Place<'_>>> {
+        let mut places = Vec::with_capacity(ranks.len());
+        let (mut rest, mut base) = (ranks, 0);
         for piece in &self.pieces {
-            if rank < piece.live_count {
-                return Some((piece, rank));
+            let end = base + piece.live_count;
+            let (inside, after) = rest.split_at(rest.partition_point(|rank| *rank < end));
+            if !inside.is_empty() {
+                select(
+                    &piece.inputs,
+                    &positions(&piece.inputs),
+                    base,
+                    inside,
+                    repeats,
+                    &mut places,
+                )?;
             }
-            rank -= piece.live_count;
+            (rest, base) = (after, end);
         }
-        None
+        Ok(places)
     }
+}
+
+/// Where a row lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) input: &'a Input,
+    pub(crate) position: u64,
+}
+
+fn positions(inputs: &[Input]) -> Vec<Range<u64>> {
+    inputs.iter().map(|i| i.positions.clone()).collect()
+}
+
+/// The rows of `ranks`, counted from `base`, among the live rows of overlapping inputs. The middle rank divides the inputs for
+/// the ranks on either side of it, so that many ranks cost little more than a few searches each.
+fn select<'a>(
+    inputs: &'a [Input],
+    within: &[Range<u64>],
+    base: u64,
+    ranks: &[u64],
+    repeats: bool,
+    places: &mut Vec<Place<'a>>,
+) -> Result<()> {
+    if let ([input], [range]) = (inputs, within) {
+        let (mut start, mut passed) = (range.start, base);
+        for rank in ranks {
+            start = input.state.deleted.skip_live(start, range.end, rank - passed + 1);
+            passed = rank + 1;
+            places.push(Place { input, position: start - 1 });
+        }
+        return Ok(());
+    }
+    let (before, after) = ranks.split_at(ranks.len() / 2);
+    let Some((rank, after)) = after.split_first() else { return Ok(()) };
+    let cuts = split_at_rank(inputs, within, rank - base, repeats)?;
+    let cut = |side: fn(&Range<u64>, u64) -> Range<u64>| -> Vec<Range<u64>> {
+        within.iter().zip(&cuts).map(|(w, c)| side(w, *c)).collect()
+    };
+    select(inputs, &cut(|w, c| w.start..c), base, before, repeats, places)?;
+    let rest = cut(|w, c| c..w.end);
+    places.extend(first(inputs, &rest, repeats)?);
+    select(inputs, &rest, *rank, after, repeats, places)
+}
+
+/// The first live row of overlapping inputs.
+fn first<'a>(
+    inputs: &'a [Input],
+    within: &[Range<u64>],
+    repeats: bool,
+) -> Result<Option<Place<'a>>> {
+    let mut least = None;
+    for (input, rest) in inputs.iter().zip(within) {
+        if input.state.live_in(rest) == 0 {
+            continue;
+        }
+        let position = input.state.deleted.skip_live(rest.start, rest.end, 1) - 1;
+        let key = input.key_at(position, repeats)?;
+        if least.as_ref().is_none_or(|(l, _)| key < *l) {
+            least = Some((key, Place { input, position }));
+        }
+    }
+    Ok(least.map(|(_, place)| place))
 }
 
 impl Piece {
     /// Keeps only the live rows with ranks `from..to`.
     fn window(&mut self, from: u64, to: u64, repeats: bool) -> Result<()> {
-        let starts = split_at_rank(&self.inputs, from, repeats)?;
-        let ends = split_at_rank(&self.inputs, to, repeats)?;
+        let within = positions(&self.inputs);
+        let starts = split_at_rank(&self.inputs, &within, from, repeats)?;
+        let ends = split_at_rank(&self.inputs, &within, to, repeats)?;
         for (input, (start, end)) in self.inputs.iter_mut().zip(starts.into_iter().zip(ends)) {
             input.positions = start..end.max(start);
         }
         self.live_count = to - from;
         Ok(())
-    }
-
-    /// The key of the live row of a rank.
-    pub(crate) fn key_at(&self, rank: u64, repeats: bool) -> Result<Option<EncodedKey>> {
-        let starts = split_at_rank(&self.inputs, rank, repeats)?;
-        let mut least: Option<EncodedKey> = None;
-        for (input, start) in self.inputs.iter().zip(starts) {
-            // The first live row at or after the cut.
-            let rest = start..input.positions.end;
-            if input.state.live_in(&rest) == 0 {
-                continue;
-            }
-            let at = input.state.deleted.skip_live(rest.start, rest.end, 1) - 1;
-            let key = input.state.source.keys(at..at + 1)?.get(0);
-            if least.as_ref().is_none_or(|l| key < *l) {
-                least = Some(key);
-            }
-        }
-        Ok(least)
     }
 }

@@ -7,7 +7,6 @@ use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array
 use arrow::datatypes::SchemaRef;
 
 use super::merge::{Output, initial_column};
-use super::plan::Plan;
 use super::scan::{Scan, outputs};
 use super::source::{Source, SourceState};
 use super::state::TableState;
@@ -84,56 +83,6 @@ impl TableSnapshot {
             count += state.live_in(&state.source.positions(range, unique)?);
         }
         Ok(count)
-    }
-
-    /// The smallest live key of a range: an array of one row for each key column.
-    pub fn first_key(&self, range: &KeyRange) -> Result<Option<Vec<ArrayRef>>> {
-        let key = self.nth_key(range, 0)?;
-        key.map(|k| self.decode(k)).transpose()
-    }
-
-    /// The largest live key of a range: an array of one row for each key column.
-    pub fn last_key(&self, range: &KeyRange) -> Result<Option<Vec<ArrayRef>>> {
-        let plan = Plan::new(&self.state, range)?;
-        let Some(last) = plan.live_count.checked_sub(1) else { return Ok(None) };
-        self.key_in(&plan, last)?.map(|k| self.decode(k)).transpose()
-    }
-
-    fn decode(&self, key: EncodedKey) -> Result<Vec<ArrayRef>> {
-        self.codec().decode(&KeyColumn::from(&key))
-    }
-
-    fn key_in(&self, plan: &Plan, rank: u64) -> Result<Option<EncodedKey>> {
-        match plan.piece_of(rank) {
-            Some((piece, rank)) => piece.key_at(rank, self.state.shape.repeats()),
-            None => Ok(None),
-        }
-    }
-
-    /// The key of the `n`-th live row of a range, counted from 0.
-    pub fn nth_key(&self, range: &KeyRange, n: u64) -> Result<Option<EncodedKey>> {
-        self.key_in(&Plan::new(&self.state, range)?, n)
-    }
-
-    /// Cuts a range into at most `parts` ranges in key order with about equal numbers of live rows.
-    /// Rows with one key stay together.
-    pub fn split(&self, range: &KeyRange, parts: usize) -> Result<Vec<KeyRange>> {
-        let plan = Plan::new(&self.state, range)?;
-        let parts = (parts.max(1) as u64).min(plan.live_count.max(1));
-        let mut ranges = Vec::with_capacity(parts as usize);
-        let mut lower = range.lower.clone();
-        for part in 1..parts {
-            let rank = (u128::from(plan.live_count) * u128::from(part) / u128::from(parts)) as u64;
-            let Some(key) = self.key_in(&plan, rank)? else { break };
-            // A key that repeats over a whole part would begin it twice.
-            if lower != Bound::Included(key.clone()) {
-                let upper = Bound::Excluded(key.clone());
-                ranges.push(KeyRange { lower, upper });
-                lower = Bound::Included(key);
-            }
-        }
-        ranges.push(KeyRange { lower, upper: range.upper.clone() });
-        Ok(ranges)
     }
 
     /// Reads rows in key order.
