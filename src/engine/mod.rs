@@ -35,8 +35,8 @@ pub use options::Options;
 pub use schema::{Column, DEFAULT_SCHEMA, KeyKind, KeySpec, ROW_ID_COLUMN, TableMeta, TableName};
 pub use segment::SegmentMeta;
 pub use table::{
-    Part, ROW_ADDRESS_COLUMN, RangeExplanation, RowAddress, Scan, ScanRequest, SegmentInfo,
-    SegmentRange, TableSnapshot,
+    Ahead, KeyWalk, Part, ROW_ADDRESS_COLUMN, RangeExplanation, RowAddress, Scan, ScanRequest,
+    SegmentInfo, SegmentRange, TableSnapshot,
 };
 pub use txn::{OnConflict, Savepoint, Snapshot, Transaction, Write, WriteResult};
 

@@ -8,6 +8,22 @@ use super::error::{Error, Result};
 
 /// Checks every query in a statement.
 pub(crate) fn check(statement: &ast::Statement) -> Result<()> {
+    let target = match statement {
+        ast::Statement::Update(update) => Some(&update.table),
+        ast::Statement::Delete(delete) => match &delete.from {
+            ast::FromTable::WithFromKeyword(tables) | ast::FromTable::WithoutKeyword(tables) => {
+                tables.first()
+            }
+        },
+        _ => None,
+    };
+    if let Some(ast::TableWithJoins {
+        relation: ast::TableFactor::Table { sample: Some(_), .. },
+        ..
+    }) = target
+    {
+        return Err(Error::unsupported("TABLESAMPLE of the table that changes is not supported"));
+    }
     match statement.visit(&mut Clauses) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(clause) => Err(Error::unsupported(format!("{clause} is not supported"))),
@@ -46,12 +62,10 @@ impl Visitor for Clauses {
             with_ordinality,
             partitions,
             json_path,
-            sample,
             index_hints,
             ..
         } = table
         {
-            refuse(sample.is_some(), "TABLESAMPLE")?;
             refuse(version.is_some(), "reading a table as of a time")?;
             refuse(*with_ordinality, "WITH ORDINALITY")?;
             refuse(!with_hints.is_empty() || !index_hints.is_empty(), "a table hint")?;

@@ -17,6 +17,7 @@ use super::SqlOptions;
 use super::context::CATALOG;
 use super::error::Result;
 use super::prepared::Prepared;
+use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
 use super::rules::{KeyPositions, YieldingJoins};
 use super::session::Session;
 use super::settings::Settings;
@@ -165,6 +166,9 @@ fn runtime_env(options: &SqlOptions) -> Result<Arc<RuntimeEnv>> {
 /// DataFusion's rules, and our own after the last that moves limits and sorts.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    // What plain statistics answer needs no ranks; after that, before anything is shared out.
+    let place = rules.iter().position(|r| r.name() == "aggregate_statistics").unwrap_or(0);
+    rules.insert(place + 1, Arc::new(KeyRanks));
     let place = rules.iter().position(|r| r.name() == "EnsureCooperative").unwrap_or(rules.len());
     rules.insert(place, Arc::new(KeyPositions));
     // Last: what DataFusion finds in need of yielding, it finds without this one.
@@ -183,11 +187,14 @@ fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     options.sql_parser.default_null_ordering = "nulls_max".to_owned();
     options.optimizer.expand_views_at_output = true;
     options.execution.time_zone = Some(UTC.to_owned());
-    SessionStateBuilder::new()
+    let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_physical_optimizer_rules(physical_rules())
-        .with_table_factories(HashMap::new())
-        .build()
+        .with_relation_planners(vec![Arc::new(SamplePlanner)])
+        .with_table_factories(HashMap::new());
+    let functions = builder.aggregate_functions().get_or_insert_default();
+    functions.push(percentile_disc::function());
+    builder.build()
 }

@@ -338,7 +338,7 @@ fn literal(expr: &Expr) -> Option<&ScalarValue> {
 }
 
 /// Whether a cast keeps every value and their order, so that it may be left out of a comparison.
-fn widens(from: &DataType, to: &DataType) -> bool {
+pub(crate) fn widens(from: &DataType, to: &DataType) -> bool {
     use DataType as D;
     let utc = |zone: &Option<Arc<str>>| {
         zone.as_deref().is_none_or(|z| matches!(z, "UTC" | "+00:00" | "Z" | "Etc/UTC"))

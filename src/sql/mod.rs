@@ -21,6 +21,7 @@ mod parse;
 mod prepared;
 mod provider;
 mod query;
+mod rank;
 mod rules;
 mod scan_exec;
 mod script;

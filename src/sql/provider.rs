@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 
 use super::key_filter::KeyFilter;
+use super::rank::{Sample, Sampling};
 use super::scan_exec::ScanExec;
 use crate::engine::{KeyKind, ROW_ADDRESS_COLUMN, TableSnapshot};
 
@@ -21,6 +22,7 @@ pub(crate) struct EngineTable {
     table: TableSnapshot,
     schema: SchemaRef,
     constraints: Constraints,
+    sampling: Option<Sampling>,
 }
 
 impl EngineTable {
@@ -44,7 +46,14 @@ impl EngineTable {
             }
             KeyKind::Cluster | KeyKind::RowId => Constraints::default(),
         };
-        Self { table, schema, constraints }
+        Self { table, schema, constraints, sampling: None }
+    }
+
+    /// A sample of its rows in the place of all.
+    pub(crate) fn sampled(&self, sampling: Sampling) -> Self {
+        let mut sampled = Self::new(self.table.clone());
+        sampled.sampling = Some(sampling);
+        sampled
     }
 }
 
@@ -66,6 +75,10 @@ impl TableProvider for EngineTable {
         &self,
         filters: &[&Expr],
     ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        if self.sampling.is_some() {
+            // Rows are picked first.
+            return Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()]);
+        }
         let key = KeyFilter::new(self.table.meta(), self.table.codec(), filters)?;
         Ok(key
             .exact
@@ -86,13 +99,16 @@ impl TableProvider for EngineTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        let projection =
+            projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        if let Some(sampling) = self.sampling {
+            return Sample::plan(&self.table, sampling, projection, limit);
+        }
         let key = KeyFilter::new(
             self.table.meta(),
             self.table.codec(),
             &filters.iter().collect::<Vec<_>>(),
         )?;
-        let projection =
-            projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         // Filters taken as exact one group at a time may multiply out to too many ranges together.
         let rest = match key.overflow {
             true => conjunction(

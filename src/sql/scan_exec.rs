@@ -120,6 +120,23 @@ impl ScanExec {
         scan
     }
 
+    /// The table and all that is read of it, ascending; `None` where rows are passed over or left out.
+    pub(crate) fn whole_ranges(&self) -> Option<(&TableSnapshot, Vec<KeyRange>)> {
+        if self.offset > 0 || self.limit.is_some() {
+            return None;
+        }
+        let mut ranges = self.partitions.concat();
+        if self.reverse {
+            ranges.reverse();
+        }
+        Some((&self.table, ranges))
+    }
+
+    /// Where the first key column is in its output.
+    pub(crate) fn key_column(&self) -> Option<usize> {
+        self.key_columns().first().copied()
+    }
+
     /// The columns it returns that the rows are ordered by, as positions in its output.
     fn key_columns(&self) -> Vec<usize> {
         let meta = self.table.meta();
@@ -236,10 +253,7 @@ impl ScanExec {
 
     /// Cuts the ranges into at most `parts` partitions of equally many rows, or nearly so where keys repeat.
     fn split(&self, parts: usize) -> engine::Result<Vec<Vec<KeyRange>>> {
-        let mut ranges = self.partitions.concat();
-        if self.reverse {
-            ranges.reverse();
-        }
+        let Some((_, ranges)) = self.whole_ranges() else { return Ok(self.partitions.clone()) };
         let mut rows = 0;
         for range in &ranges {
             rows += self.table.count(range)?;

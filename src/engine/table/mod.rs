@@ -10,10 +10,12 @@ mod segments;
 mod snapshot;
 mod source;
 mod state;
+mod walk;
 
 pub use rank::Part;
 pub use scan::Scan;
 pub use snapshot::TableSnapshot;
+pub use walk::{Ahead, KeyWalk};
 
 pub(crate) use deletes::DeleteMap;
 pub(crate) use locate::{Found, find_live};

@@ -110,7 +110,14 @@ pub(crate) struct Place<'a> {
     pub(crate) position: u64,
 }
 
-fn positions(inputs: &[Input]) -> Vec<Range<u64>> {
+impl Place<'_> {
+    /// The key of the row.
+    pub(crate) fn key(&self) -> Result<EncodedKey> {
+        Ok(self.input.key_at(self.position, false)?.0)
+    }
+}
+
+pub(super) fn positions(inputs: &[Input]) -> Vec<Range<u64>> {
     inputs.iter().map(|i| i.positions.clone()).collect()
 }
 
@@ -145,8 +152,8 @@ fn select<'a>(
     select(inputs, &rest, *rank, after, repeats, places)
 }
 
-/// The first live row of overlapping inputs.
-fn first<'a>(
+/// The first live row of overlapping inputs; of equal keys any, unless they are told apart where keys repeat.
+pub(super) fn first<'a>(
     inputs: &'a [Input],
     within: &[Range<u64>],
     repeats: bool,
@@ -166,6 +173,13 @@ fn first<'a>(
 }
 
 impl Piece {
+    /// Where the live row of a rank lies.
+    pub(super) fn select(&self, rank: u64, repeats: bool) -> Result<Option<Place<'_>>> {
+        let mut places = Vec::with_capacity(1);
+        select(&self.inputs, &positions(&self.inputs), 0, &[rank], repeats, &mut places)?;
+        Ok(places.pop())
+    }
+
     /// Keeps only the live rows with ranks `from..to`.
     fn window(&mut self, from: u64, to: u64, repeats: bool) -> Result<()> {
         let within = positions(&self.inputs);

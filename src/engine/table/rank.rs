@@ -8,6 +8,7 @@ use arrow::array::ArrayRef;
 use super::RowAddress;
 use super::plan::{Place, Plan};
 use super::snapshot::TableSnapshot;
+use super::walk::KeyWalk;
 use crate::engine::error::{Error, Result};
 use crate::engine::key::{EncodedKey, KeyColumn, KeyRange};
 
@@ -86,6 +87,11 @@ impl TableSnapshot {
         Ok(rows)
     }
 
+    /// A walk over the keys of a range.
+    pub fn walk(&self, range: &KeyRange) -> Result<KeyWalk> {
+        KeyWalk::new(&self.state, range)
+    }
+
     /// Cuts ranges (disjoint, ascending) into at most `parts` parts in key order, each with at least one live row; none where there
     /// is no row.
     ///
@@ -125,11 +131,7 @@ impl TableSnapshot {
     }
 
     fn keys_of(&self, places: Vec<Place<'_>>) -> Result<Vec<EncodedKey>> {
-        let key = |p: Place<'_>| {
-            let key = p.input.state.source.keys(p.position..p.position + 1)?;
-            Ok(key.get(0))
-        };
-        places.into_iter().map(key).collect()
+        places.iter().map(Place::key).collect()
     }
 
     /// Live rows of all ranges before each, and of all at the end.
