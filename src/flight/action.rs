@@ -16,9 +16,10 @@ use prost::Message;
 use tonic::Status;
 
 use super::service::State;
+use super::service::timestamp_after;
 use super::session::Call;
 use super::statement::ticket_id;
-use super::{options, proto, status};
+use super::{options, poll, proto, status};
 use crate::engine::{DEFAULT_SCHEMA, Engine, TableName, TableSnapshot};
 use crate::sql::{self, SavepointId, TransactionId};
 
@@ -52,6 +53,10 @@ pub(super) fn types() -> impl Iterator<Item = (&'static str, &'static str)> {
         ("omendb.Flush", "writes memtables to segments (omendb.flight.FlushRequest)"),
         ("omendb.Compact", "merges the segments of a table (omendb.flight.CompactRequest)"),
         ("omendb.Retrain", "trains the indexes of a table anew (omendb.flight.RetrainRequest)"),
+        (
+            "omendb.CancelQuery",
+            "stops what omendb.queries lists (omendb.flight.CancelQueryRequest)",
+        ),
         (
             "omendb.TableStats",
             "what a table and its indexes are like (omendb.flight.TableStatsRequest)",
@@ -97,6 +102,11 @@ pub(super) async fn run(
             state.sessions.close(&call.session);
             let status = proto::close_session_result::Status::Closed.into();
             Some(proto::CloseSessionResult { status }.encode_to_vec())
+        }
+        "omendb.CancelQuery" => {
+            let query = decode::<proto::CancelQueryRequest>(body)?.query_id;
+            state.sessions.database().cancel_query(query).map_err(status::from_sql)?;
+            None
         }
         "omendb.Flush" | "omendb.Compact" | "omendb.Retrain" | "omendb.TableStats" => {
             Some(administer(state, action).await?)
@@ -175,9 +185,12 @@ fn pack(name: &str, message: &impl Message) -> Vec<u8> {
     Any { type_url, value: message.encode_to_vec().into() }.encode_to_vec()
 }
 
-/// Stops the streams of a FlightInfo and forgets the rows kept for it.
+/// Stops what is done for a FlightInfo, or a poll that began it, and forgets the rows kept for it.
 fn cancel(state: &State, info: &FlightInfo) -> Result<CancelStatus, Status> {
-    let mut cancelled = false;
+    let mut cancelled = match poll::handle(&info.app_metadata)? {
+        Some(id) => state.cancel_polled(&id),
+        None => false,
+    };
     for ticket in info.endpoint.iter().filter_map(|e| e.ticket.as_ref()) {
         if let Some(id) = ticket_id(ticket)? {
             cancelled |=
@@ -188,12 +201,18 @@ fn cancel(state: &State, info: &FlightInfo) -> Result<CancelStatus, Status> {
 }
 
 fn renew(state: &State, request: &RenewFlightEndpointRequest) -> Result<Vec<u8>, Status> {
-    let endpoint = request.endpoint.clone().unwrap_or_default();
+    let mut endpoint = request.endpoint.clone().unwrap_or_default();
     let ticket = endpoint.ticket.clone().unwrap_or_default();
     if let Some(id) = ticket_id(&ticket)? {
         // A query's ticket does not expire; rows that are kept do, and what a query of a transaction reads.
-        state.results.renew(&id, state.options.result_lease);
-        state.pinned.renew(&id, state.options.result_lease);
+        let lease = state.options.result_lease;
+        if state.results.renew(&id, lease) | state.pinned.renew(&id, lease) {
+            endpoint.expiration_time = Some(timestamp_after(lease));
+        } else if endpoint.expiration_time.is_some() {
+            return Err(Status::not_found(
+                "what the endpoint was to return is not kept any more: run the query again",
+            ));
+        }
     }
     Ok(endpoint.encode_to_vec())
 }

@@ -8,11 +8,13 @@ use std::task::{Context, Poll};
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
+use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow_flight::{IpcMessage, SchemaAsIpc};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::message::Message;
@@ -34,8 +36,34 @@ pub(crate) fn schema_message(schema: &arrow::datatypes::Schema) -> Result<Bytes,
 }
 
 /// Streams rows in the types of `wire` (made from their schema by [`wire_type::schema`], or that schema itself).
-pub(crate) fn rows(rows: sql::Rows, wire: SchemaRef) -> FlightStream {
-    Encoder::new(rows.stream, wire).boxed()
+pub(crate) fn rows(
+    rows: sql::Rows,
+    wire: SchemaRef,
+    compression: Option<CompressionType>,
+    database: &sql::Database,
+) -> FlightStream {
+    let mut encoder = Encoder::new(rows.stream, wire);
+    let Some(compression) = compression else { return encoder.boxed() };
+    encoder.compression = Some(compression);
+    // It takes milliseconds a message: that is done where queries compute. `None` says that all has been sent.
+    let (sender, receiver) = mpsc::channel(1);
+    database.runtime().spawn(async move {
+        while let Some(message) = encoder.next().await {
+            if sender.send(Some(message)).await.is_err() {
+                return;
+            }
+        }
+        let _ = sender.send(None).await;
+    });
+    futures::stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Some(message)) => Some((message, Some(receiver))),
+            Some(None) => None,
+            None => Some((Err(Status::internal("a defect stopped the query")), None)),
+        }
+    })
+    .boxed()
 }
 
 /// Streams rows that are in memory.
@@ -60,6 +88,7 @@ pub(crate) fn encode_once(batch: &RecordBatch) -> Result<Vec<Message>, Status> {
 struct Encoder {
     rows: BoxStream<'static, sql::Result<RecordBatch>>,
     wire: SchemaRef,
+    compression: Option<CompressionType>,
     /// Made with the first batch.
     encoder: Option<StreamEncoder>,
     queue: VecDeque<Message>,
@@ -75,6 +104,7 @@ impl Encoder {
         Self {
             rows,
             wire,
+            compression: None,
             encoder: None,
             queue: VecDeque::new(),
             schema_sent: false,
@@ -119,7 +149,11 @@ impl Encoder {
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             None => {
-                let encoder = StreamEncoder::try_new(&self.wire).map_err(status::from_arrow)?;
+                let options = IpcWriteOptions::default()
+                    .try_with_compression(self.compression)
+                    .map_err(status::from_arrow)?;
+                let encoder = StreamEncoder::try_new_with_options(&self.wire, options)
+                    .map_err(status::from_arrow)?;
                 self.encoder.insert(encoder)
             }
         };

@@ -114,9 +114,13 @@ pub(super) async fn load(
     let table = request.table.clone();
     let ingest = call.session.sql.ingest(within, request).await.map_err(status::from_sql)?;
 
+    let query = Arc::clone(ingest.query());
     let (sender, receiver) = mpsc::channel(64);
     let loader = tokio::task::spawn_blocking(move || run(ingest, decoder, receiver));
-    let fed = feed(&mut incoming, &sender, state.options.load_ahead_bytes).await;
+    let fed = tokio::select! {
+        fed = feed(&mut incoming, &sender, state.options.load_ahead_bytes) => fed,
+        () = query.stopped() => Err(Status::cancelled("the load was cancelled; nothing was loaded")),
+    };
     if fed.is_ok() {
         // A send fails only if the thread has given up, and then it says why.
         let _ = sender.send(Feed::End).await;

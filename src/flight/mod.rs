@@ -11,6 +11,7 @@ mod message;
 mod metadata;
 mod options;
 mod parameters;
+mod poll;
 mod prepared;
 pub mod proto;
 mod receive;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use arrow::ipc::CompressionType;
+
 use super::metadata::CATALOG;
 use super::proto::session_option_value::OptionValue;
 use super::proto::set_session_options_result::{Error, ErrorValue};
@@ -18,8 +20,16 @@ const CATALOG_OPTION: &str = "catalog";
 const SCHEMA_OPTION: &str = "schema";
 /// What the settings of SET call the schema.
 const SEARCH_PATH: &str = "search_path";
-/// Known, and with one value only: rows are sent uncompressed, and by one endpoint.
-const FIXED: [(&str, &str); 2] = [("compression", "none"), ("endpoint_count", "1")];
+/// How the buffers of rows are compressed.
+const COMPRESSION: &str = "compression";
+const COMPRESSIONS: [(&str, Option<CompressionType>); 3] = [
+    ("none", None),
+    ("lz4", Some(CompressionType::LZ4_FRAME)),
+    ("zstd", Some(CompressionType::ZSTD)),
+];
+/// Endpoints that the rows of a query are shared out to, at most.
+const ENDPOINT_COUNT: &str = "endpoint_count";
+const MAX_ENDPOINTS: usize = 256;
 
 /// Sets options; says which were refused, and whether for their name or their value.
 pub(super) fn set(session: &Session, request: SetSessionOptionsRequest) -> SetSessionOptionsResult {
@@ -48,7 +58,6 @@ fn text(value: Option<OptionValue>) -> Result<Option<String>, ErrorValue> {
 
 fn set_one(session: &Session, name: &str, value: Option<OptionValue>) -> Result<(), ErrorValue> {
     let value = text(value)?;
-    let fixed = FIXED.iter().find(|(option, _)| *option == name);
     match (name, value.as_deref()) {
         (NATIVE_TYPES, Some("true")) => session.native_types.store(true, Ordering::Relaxed),
         (NATIVE_TYPES, Some("false") | None) => {
@@ -57,10 +66,15 @@ fn set_one(session: &Session, name: &str, value: Option<OptionValue>) -> Result<
         (NATIVE_TYPES, _) => return Err(ErrorValue::InvalidValue),
         (CATALOG_OPTION, None | Some(CATALOG)) => {}
         (CATALOG_OPTION, _) => return Err(ErrorValue::InvalidValue),
-        (_, value) if let Some((_, only)) = fixed => {
-            if value.is_some_and(|v| v != *only) {
-                return Err(ErrorValue::InvalidValue);
-            }
+        (COMPRESSION, value) => {
+            let wanted = value.unwrap_or("none");
+            let known = COMPRESSIONS.iter().find(|(known, _)| wanted.eq_ignore_ascii_case(known));
+            *session.compression.lock() = known.ok_or(ErrorValue::InvalidValue)?.1;
+        }
+        (ENDPOINT_COUNT, value) => {
+            let count = value.unwrap_or("1").parse().ok();
+            let count = count.filter(|n| (1..=MAX_ENDPOINTS).contains(n));
+            session.endpoint_count.store(count.ok_or(ErrorValue::InvalidValue)?, Ordering::Relaxed);
         }
         (name, value) => {
             let name = if name == SCHEMA_OPTION { SEARCH_PATH } else { name };
@@ -86,7 +100,11 @@ pub(super) fn get(session: &Session) -> GetSessionOptionsResult {
         .iter()
         .map(|(name, value)| ((*name).to_owned(), text(value)))
         .collect();
-    options.extend(FIXED.map(|(name, value)| (name.to_owned(), text(value))));
+    let compression = session.compression();
+    let compression = COMPRESSIONS.iter().find(|(_, known)| *known == compression);
+    options.extend(compression.map(|(name, _)| (COMPRESSION.to_owned(), text(name))));
+    let endpoints = i64::try_from(session.endpoint_count()).unwrap_or(i64::MAX);
+    options.insert(ENDPOINT_COUNT.to_owned(), OptionValue::Int64Value(endpoints));
     options.insert(CATALOG_OPTION.to_owned(), text(CATALOG));
     options.insert(SCHEMA_OPTION.to_owned(), text(&session.sql.current_schema()));
     options.insert(NATIVE_TYPES.to_owned(), OptionValue::BoolValue(session.native_types()));

@@ -2,26 +2,29 @@
 //! Flight SQL trait leaves out paths, schemas, listings and polling.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{Any, Command};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
-use futures::stream::{AbortHandle, BoxStream};
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use prost::Message;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::encode::{FlightStream, schema_message};
 use super::kept::{Batches, Kept};
+use super::poll::Polled;
 use super::route::FlightServer;
 use super::session::{Call, Sessions};
 use super::ticket::Id;
@@ -77,45 +80,73 @@ pub(super) struct State {
     pub(super) parameters: Kept<Batches>,
     /// What queries in transactions read, by ticket. It outlives the transaction: clients fetch in the background.
     pub(super) pinned: Kept<sql::Pinned>,
-    /// Streams that can be cancelled, by ticket.
+    /// What can be cancelled, by ticket.
     pub(super) running: Running,
+    /// Changes that polls have begun, by the name that they are polled by.
+    pub(super) polled: Kept<Polled>,
     draining: AtomicBool,
 }
 
-/// The running streams of each ticket.
+/// What runs for each ticket, with the number of its streams.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Running(Arc<Mutex<HashMap<Id, AbortHandle>>>);
+pub(super) struct Running(Arc<Mutex<HashMap<Id, (CancellationToken, usize)>>>);
 
 impl Running {
     /// Cancels what runs for a ticket; says whether anything did.
     pub(super) fn cancel(&self, id: &Id) -> bool {
-        self.0.lock().get(id).inspect(|handle| handle.abort()).is_some()
+        self.0.lock().get(id).inspect(|(token, _)| token.cancel()).is_some()
     }
 
-    /// Lets `stream` be cancelled by its ticket: it then ends with an error, never as if it were complete.
-    pub(super) fn register(&self, id: Id, stream: FlightStream) -> FlightStream {
-        let (handle, registration) = AbortHandle::new_pair();
-        self.0.lock().insert(id, handle.clone());
-        let guard = Registered { running: self.clone(), id };
-        futures::stream::Abortable::new(stream, registration)
-            .chain(futures::stream::iter([()]).filter_map(move |()| {
-                let _held = &guard;
-                let aborted = handle.is_aborted();
-                async move { aborted.then(|| Err(Status::cancelled("the query was cancelled"))) }
-            }))
-            .boxed()
+    /// Lets what is done for a ticket be cancelled, until the answer is dropped.
+    pub(super) fn begin(&self, id: Id) -> Registered {
+        let mut running = self.0.lock();
+        let (token, count) = running.entry(id).or_default();
+        *count += 1;
+        Registered { running: self.clone(), id, token: token.clone() }
     }
 }
 
-/// Takes a stream out of the running ones when it is dropped.
-struct Registered {
+/// A ticket that is being redeemed.
+pub(super) struct Registered {
     running: Running,
     id: Id,
+    token: CancellationToken,
+}
+
+impl Registered {
+    /// Waits for what makes the rows.
+    pub(super) async fn wait<T>(
+        &self,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        self.token.run_until_cancelled(work).await.unwrap_or_else(|| Err(Self::cancelled()))
+    }
+
+    /// The rows: cancelled they end with an error, never as if they were complete.
+    pub(super) fn stream(self, rows: FlightStream) -> FlightStream {
+        let token = self.token.clone();
+        rows.take_until(self.token.clone().cancelled_owned())
+            .chain(futures::stream::iter([()]).filter_map(move |()| {
+                let _held = &self;
+                let cancelled = token.is_cancelled();
+                async move { cancelled.then(|| Err(Self::cancelled())) }
+            }))
+            .boxed()
+    }
+
+    fn cancelled() -> Status {
+        Status::cancelled("the query was cancelled")
+    }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.running.0.lock().remove(&self.id);
+        if let Entry::Occupied(mut entry) = self.running.0.lock().entry(self.id) {
+            entry.get_mut().1 -= 1;
+            if entry.get().1 == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 
@@ -128,6 +159,7 @@ impl Service {
             parameters: Kept::new(options.kept_bytes),
             pinned: Kept::new(options.kept_bytes),
             running: Running::default(),
+            polled: Kept::new(options.kept_bytes),
             draining: AtomicBool::new(false),
             options,
         }))
@@ -175,6 +207,7 @@ impl Service {
         self.0.results.sweep();
         self.0.parameters.sweep();
         self.0.pinned.sweep();
+        self.0.polled.sweep();
     }
 
     /// The session of a call.
@@ -240,17 +273,17 @@ pub(super) fn within(id: Option<&[u8]>, otherwise: Within) -> Within {
     }
 }
 
-/// A FlightInfo of one endpoint without a location: the server that was asked.
+/// A FlightInfo; its endpoints are in order.
 pub(super) fn flight_info(
     schema: &arrow::datatypes::Schema,
     descriptor: FlightDescriptor,
-    ticket: Ticket,
+    endpoint: Vec<FlightEndpoint>,
     total_records: i64,
 ) -> Result<FlightInfo, Status> {
     Ok(FlightInfo {
         schema: schema_message(schema)?,
         flight_descriptor: Some(descriptor),
-        endpoint: vec![arrow_flight::FlightEndpoint { ticket: Some(ticket), ..Default::default() }],
+        endpoint,
         total_records,
         total_bytes: -1,
         ordered: true,
@@ -258,8 +291,23 @@ pub(super) fn flight_info(
     })
 }
 
+/// An endpoint without a location: the server that was asked. What it needs is kept for `lease`, if that is given.
+pub(super) fn endpoint(ticket: Ticket, lease: Option<Duration>) -> FlightEndpoint {
+    let expiration_time = lease.map(timestamp_after);
+    FlightEndpoint { ticket: Some(ticket), expiration_time, ..Default::default() }
+}
+
+/// The moment that comes so long after this one.
+pub(super) fn timestamp_after(time: Duration) -> prost_types::Timestamp {
+    SystemTime::now().checked_add(time).unwrap_or_else(SystemTime::now).into()
+}
+
 impl State {
-    async fn info(&self, call: &Call, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    pub(super) async fn info(
+        &self,
+        call: &Call,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
         match asked(&descriptor)? {
             Asked::Table(table) => self.table_info(call, &table, descriptor).await,
             Asked::Command(Command::CommandStatementQuery(query)) => {
@@ -274,7 +322,7 @@ impl State {
             Asked::Command(command) => {
                 let schema = metadata::schema(&command).ok_or_else(|| unsupported(&command))?;
                 let ticket = Ticket { ticket: command.into_any().encode_to_vec().into() };
-                flight_info(&schema, descriptor, ticket, -1)
+                flight_info(&schema, descriptor, vec![endpoint(ticket, None)], -1)
             }
         }
     }
@@ -284,7 +332,7 @@ impl State {
             Command::TicketStatementQuery(t) => self.redeem(call, &t.statement_handle).await,
             Command::CommandPreparedStatementQuery(query) => {
                 let bound = self.resolve(call, &query.prepared_statement_handle)?;
-                self.query_stream(call, bound, None, 0).await
+                self.query_stream(call, bound, None, 0, None).await
             }
             command => match metadata::rows(&command, &call.session).await {
                 Some(batch) => batch.map(|b| super::encode::batches(b.schema(), vec![b])),
@@ -384,11 +432,11 @@ impl FlightService for Service {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
-        // The first poll does all there is to do, so there is never a second one.
         let call = self.call(&request)?;
-        let info = self.0.info(&call, request.into_inner()).await?;
-        let poll = PollInfo { info: Some(info), progress: Some(1.0), ..Default::default() };
-        Ok(call.respond(poll))
+        let deadline = statement::deadline(request.metadata());
+        let response = call.respond(());
+        let poll = self.poll(call, request.into_inner(), deadline).await?;
+        Ok(response.map(|()| poll))
     }
 
     async fn get_schema(

@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::ipc::CompressionType;
 use parking_lot::Mutex;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
@@ -35,11 +36,23 @@ pub(crate) struct Session {
     pub(crate) sql: sql::Session,
     /// Columns leave in the types that they have, views and dictionaries included.
     pub(crate) native_types: AtomicBool,
+    /// How the buffers of rows are compressed.
+    pub(crate) compression: Mutex<Option<CompressionType>>,
+    /// Endpoints that the rows of a query are shared out to, at most.
+    pub(crate) endpoint_count: AtomicUsize,
 }
 
 impl Session {
     pub(crate) fn native_types(&self) -> bool {
         self.native_types.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn compression(&self) -> Option<CompressionType> {
+        *self.compression.lock()
+    }
+
+    pub(crate) fn endpoint_count(&self) -> usize {
+        self.endpoint_count.load(Ordering::Relaxed)
     }
 }
 
@@ -200,6 +213,8 @@ impl Sessions {
             id,
             sql: self.database.session(),
             native_types: AtomicBool::new(false),
+            compression: Mutex::new(None),
+            endpoint_count: AtomicUsize::new(1),
         });
         let entry = Entry {
             session: Arc::clone(&session),

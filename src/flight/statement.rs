@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::{FlightDescriptor, FlightInfo, Ticket};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use futures::StreamExt;
 use tokio::time::Instant;
 use tonic::Status;
@@ -17,12 +17,12 @@ use super::encode::{self, FlightStream};
 use super::kept::Batches;
 use super::parameters::Parameters;
 use super::proto::{self, ticket::Source};
-use super::service::{State, flight_info, wire_schema};
+use super::service::{State, endpoint, flight_info, wire_schema};
 use super::session::Call;
 use super::ticket::Id;
 use super::{status, ticket};
-use crate::engine::TableName;
-use crate::sql::{Outcome, Pinned, StatementKind, Within};
+use crate::engine::{KeyRange, TableName};
+use crate::sql::{Outcome, Pinned, Prepared, RunningQuery, StatementKind, Within};
 
 /// A statement and the parameters to run it with.
 #[derive(Debug)]
@@ -120,56 +120,102 @@ impl State {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let session = &call.session.sql;
-        let within = bound.within;
         let prepared =
-            session.prepare_within(within, &bound.sql).await.map_err(status::from_sql)?;
+            session.prepare_within(bound.within, &bound.sql).await.map_err(status::from_sql)?;
         if prepared.kind() == StatementKind::Query {
-            let schema = wire_schema(call, &prepared.schema());
-            let ticket = self.query_ticket(call, &schema, bound)?;
-            return flight_info(&schema, descriptor, ticket::encode(&ticket), -1);
+            return self.query_info(call, &prepared, bound, descriptor).await;
         }
+        let running = session.begin_query(&bound.sql);
+        self.change_info(call, &running, &prepared, bound, descriptor).await
+    }
+
+    /// FlightInfo of a query, which runs when its tickets are redeemed.
+    pub(super) async fn query_info(
+        &self,
+        call: &Call,
+        prepared: &Prepared,
+        bound: Bound,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
+        let schema = wire_schema(call, &prepared.schema());
+        let session = &call.session.sql;
+        let count = call.session.endpoint_count();
+        let mut pinned = session.pin(bound.within).map_err(status::from_sql)?;
+        let mut parts = Vec::new();
+        if count > 1 {
+            // All endpoints read the same snapshot.
+            let snapshot = pinned.get_or_insert_with(|| session.pin_latest());
+            parts = session
+                .split(snapshot.snapshot(), prepared, bound.batch()?.as_ref(), count)
+                .await
+                .map_err(status::from_sql)?;
+        }
+        let source = bound.source()?;
+        if parts.len() < 2 {
+            // One endpoint needs no more than it would have had.
+            let pinned = pinned.filter(Pinned::in_transaction);
+            let endpoint = self.query_endpoint(&schema, source, pinned.as_ref(), None)?;
+            return flight_info(&schema, descriptor, vec![endpoint], -1);
+        }
+        let endpoints = parts
+            .iter()
+            .map(|part| self.query_endpoint(&schema, source.clone(), pinned.as_ref(), Some(part)));
+        flight_info(&schema, descriptor, endpoints.collect::<Result<_, _>>()?, -1)
+    }
+
+    /// Runs what changes something; its FlightInfo.
+    pub(super) async fn change_info(
+        &self,
+        call: &Call,
+        running: &RunningQuery,
+        prepared: &Prepared,
+        bound: Bound,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
         bound.check_change()?;
+        let session = &call.session.sql;
         let outcome = session
-            .execute_within(within, &prepared, bound.batch()?.as_ref())
+            .execute_running(running, bound.within, prepared, bound.batch()?.as_ref())
             .await
             .map_err(status::from_sql)?;
         let count = count_of(&outcome);
         let Some((schema, batches)) = outcome.returned else {
             let nothing = new_ticket(&Schema::empty(), Source::Nothing(proto::Nothing {}));
-            return flight_info(&Schema::empty(), descriptor, ticket::encode(&nothing), count);
+            let endpoint = endpoint(ticket::encode(&nothing), None);
+            return flight_info(&Schema::empty(), descriptor, vec![endpoint], count);
         };
         let wire = wire_schema(call, &schema);
         let ticket = new_ticket(&wire, Source::KeptRows(proto::KeptRows {}));
         let id = ticket::parse_id(&ticket.id)?;
-        self.results
-            .put(id, Batches { schema: wire.clone(), batches }, self.options.result_lease)
-            .map_err(|e| {
-                Status::new(
-                    e.code(),
-                    format!(
-                        "the statement was carried out, but the rows of RETURNING are lost: {}",
-                        e.message()
-                    ),
-                )
-            })?;
-        flight_info(&wire, descriptor, ticket::encode(&ticket), count)
+        let lease = self.options.result_lease;
+        self.results.put(id, Batches { schema: wire.clone(), batches }, lease).map_err(|e| {
+            Status::new(
+                e.code(),
+                format!(
+                    "the statement was carried out, but the rows of RETURNING are lost: {}",
+                    e.message()
+                ),
+            )
+        })?;
+        let endpoint = endpoint(ticket::encode(&ticket), Some(lease));
+        flight_info(&wire, descriptor, vec![endpoint], count)
     }
 
-    /// The ticket of a query, and in a transaction the lease of what it reads.
-    fn query_ticket(
+    /// The endpoint of a query, or of a part of its keys, and the lease of what it reads.
+    fn query_endpoint(
         &self,
-        call: &Call,
         schema: &Schema,
-        bound: Bound,
-    ) -> Result<proto::Ticket, Status> {
-        let pinned = call.session.sql.pin(bound.within).map_err(status::from_sql)?;
-        let mut ticket = new_ticket(schema, bound.source()?);
-        if let Some(pinned) = pinned {
-            let id = ticket::parse_id(&ticket.id)?;
-            self.pinned.put(id, pinned, self.options.result_lease)?;
-            ticket.pinned = true;
-        }
-        Ok(ticket)
+        source: Source,
+        pinned: Option<&Pinned>,
+        part: Option<&KeyRange>,
+    ) -> Result<FlightEndpoint, Status> {
+        let mut ticket = new_ticket(schema, source);
+        ticket.part = part.map(ticket::encode_part);
+        let Some(pinned) = pinned else { return Ok(endpoint(ticket::encode(&ticket), None)) };
+        let lease = self.options.result_lease;
+        self.pinned.put(ticket::parse_id(&ticket.id)?, pinned.clone(), lease)?;
+        ticket.pinned = true;
+        Ok(endpoint(ticket::encode(&ticket), Some(lease)))
     }
 
     /// The schema of a statement's rows. Runs nothing.
@@ -188,11 +234,12 @@ impl State {
     pub(super) async fn redeem(&self, call: &Call, handle: &[u8]) -> Result<FlightStream, Status> {
         let ticket = ticket::decode(handle)?;
         let id = ticket::parse_id(&ticket.id)?;
+        let part = ticket.part.as_ref().map(ticket::decode_part).transpose()?;
         let pinned = match ticket.pinned {
             false => None,
             true => Some(self.pinned.get(&id).ok_or_else(|| {
                 Status::aborted(
-                    "what this query of a transaction was to read is not kept any more; it waits only for a while: run the query again",
+                    "what this query was to read is not kept any more; it waits only for a while: run the query again",
                 )
             })?),
         };
@@ -227,8 +274,10 @@ impl State {
             }
             None => return Err(Status::invalid_argument("the ticket is empty")),
         };
-        let stream = self.query_stream(call, bound, pinned, ticket.schema_hash).await?;
-        Ok(self.running.register(id, stream))
+        let running = self.running.begin(id);
+        let rows = self.query_stream(call, bound, pinned, ticket.schema_hash, part.as_ref());
+        let rows = running.wait(rows).await?;
+        Ok(running.stream(rows))
     }
 
     /// Runs a query. Its schema must be the announced one, if any was.
@@ -238,6 +287,7 @@ impl State {
         bound: Bound,
         pinned: Option<Arc<Pinned>>,
         schema_hash: u64,
+        part: Option<&KeyRange>,
     ) -> Result<FlightStream, Status> {
         let session = &call.session.sql;
         let pinned = match pinned {
@@ -259,7 +309,7 @@ impl State {
             ));
         }
         let rows = session
-            .query_at(&snapshot, &prepared, bound.batch()?.as_ref())
+            .query_part(&snapshot, &prepared, bound.batch()?.as_ref(), part)
             .await
             .map_err(status::from_sql)?;
         let wire = wire_schema(call, &rows.schema);
@@ -268,10 +318,9 @@ impl State {
                 "a table of the query was redefined after its FlightInfo; run the query again",
             ));
         }
-        let stream = encode::rows(rows, wire);
-        let Some(pinned) = pinned else { return Ok(stream) };
+        let stream = encode::rows(rows, wire, call.session.compression(), session.database());
         // A transaction is not idle while one of its queries is read.
-        let reading = pinned.reading();
+        let Some(reading) = pinned.and_then(|pinned| pinned.reading()) else { return Ok(stream) };
         Ok(stream
             .inspect(move |_| {
                 let _held = &reading;
@@ -286,7 +335,8 @@ impl State {
         table: &TableName,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
-        let schema = self.table_schema(call, table).await?;
+        // Says so by its name where there is none.
+        self.table_schema(call, table).await?;
         let count = call
             .session
             .sql
@@ -294,8 +344,9 @@ impl State {
             .table(table)
             .map_or(-1, |t| t.row_count() as i64);
         let bound = Bound::new(select_all(table), Within::Session);
-        let ticket = self.query_ticket(call, &schema, bound)?;
-        flight_info(&schema, descriptor, ticket::encode(&ticket), count)
+        let mut info = self.statement_info(call, bound, descriptor).await?;
+        info.total_records = count;
+        Ok(info)
     }
 
     /// The columns of a table by its path, as the client gets them.
@@ -334,7 +385,7 @@ impl State {
             infos.push(flight_info(
                 &schema,
                 descriptor,
-                ticket::encode(&ticket),
+                vec![endpoint(ticket::encode(&ticket), None)],
                 table.row_count() as i64,
             )?);
         }
@@ -348,6 +399,7 @@ fn new_ticket(schema: &Schema, source: Source) -> proto::Ticket {
         schema_hash: ticket::schema_hash(schema),
         source: Some(source),
         pinned: false,
+        part: None,
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) fn from_sql(e: sql::Error) -> Status {
         Kind::Unsupported => Code::Unimplemented,
         Kind::Refused => Code::PermissionDenied,
         Kind::Cancelled => Code::Cancelled,
+        Kind::TimedOut => Code::DeadlineExceeded,
         Kind::State => Code::FailedPrecondition,
         Kind::Engine(kind) => engine_code(kind),
     };

@@ -2,6 +2,7 @@
 //! those that name rows or parameters which the server keeps for a while.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
 
 use arrow::datatypes::Schema;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
@@ -9,7 +10,8 @@ use prost::Message;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::proto;
+use super::proto::{self, key::Form};
+use crate::engine::{EncodedKey, KeyRange};
 
 /// Names what the server keeps for a handle or a ticket.
 pub(crate) type Id = [u8; 16];
@@ -39,6 +41,40 @@ pub(crate) fn decode(handle: &[u8]) -> Result<proto::Ticket, Status> {
     })?;
     parse_id(&ticket.id)?;
     Ok(ticket)
+}
+
+/// Part of a table's keys, as tickets carry it.
+pub(crate) fn encode_part(part: &KeyRange) -> proto::KeyPart {
+    let key = |bound: &Bound<EncodedKey>| match bound {
+        Bound::Included(key) | Bound::Excluded(key) => Some(proto::Key {
+            form: Some(match key {
+                EncodedKey::U64(key) => Form::U64(*key),
+                EncodedKey::U128(key) => Form::U128(key.to_be_bytes().to_vec()),
+                EncodedKey::Bytes(key) => Form::Bytes(key.to_vec()),
+            }),
+        }),
+        Bound::Unbounded => None,
+    };
+    proto::KeyPart { begin: key(&part.lower), end: key(&part.upper) }
+}
+
+/// The part of a table's keys that a ticket names.
+pub(crate) fn decode_part(part: &proto::KeyPart) -> Result<KeyRange, Status> {
+    let key = |key: &Option<proto::Key>| -> Result<_, Status> {
+        let Some(form) = key.as_ref().and_then(|key| key.form.clone()) else { return Ok(None) };
+        Ok(Some(match form {
+            Form::U64(key) => EncodedKey::U64(key),
+            Form::U128(key) => EncodedKey::U128(u128::from_be_bytes(
+                key.try_into()
+                    .map_err(|_| Status::invalid_argument("the ticket's key is damaged"))?,
+            )),
+            Form::Bytes(key) => EncodedKey::Bytes(key.into()),
+        }))
+    };
+    Ok(KeyRange {
+        lower: key(&part.begin)?.map_or(Bound::Unbounded, Bound::Included),
+        upper: key(&part.end)?.map_or(Bound::Unbounded, Bound::Excluded),
+    })
 }
 
 /// A prepared statement's handle.

@@ -16,6 +16,7 @@ use datafusion::scalar::ScalarValue;
 pub(crate) use array::{CastPolicy, Failure, cast_array};
 
 use super::error::{Error, ErrorKind, Result};
+use super::time_zone::TimeZone;
 use super::types::sql_name;
 use crate::engine::{self, TableMeta};
 
@@ -47,6 +48,8 @@ pub(crate) struct BatchCaster {
     schema: SchemaRef,
     sources: Vec<Source>,
     policy: CastPolicy,
+    /// Where text is a time.
+    zone: TimeZone,
     row_count: u64,
 }
 
@@ -97,8 +100,15 @@ impl BatchCaster {
             schema: meta.arrow_schema(),
             sources,
             policy,
+            zone: TimeZone::utc(),
             row_count: 0,
         })
+    }
+
+    /// Reads times in text in a session's zone.
+    pub(crate) fn in_zone(mut self, zone: TimeZone) -> Self {
+        self.zone = zone;
+        self
     }
 
     /// The batch as the table holds it.
@@ -115,7 +125,9 @@ impl BatchCaster {
         let mut columns = Vec::with_capacity(self.sources.len());
         for (source, field) in self.sources.iter().zip(self.schema.fields()) {
             let column = match source {
-                Source::Given(i) => cast_array(&given[*i], field.data_type(), self.policy)
+                Source::Given(i) => self
+                    .zone
+                    .cast_array(&given[*i], field.data_type(), self.policy)
                     .map_err(|f| self.error(field, &given[*i], &f))?,
                 Source::Default(default) => {
                     let value = default_array(default, row_count)?;

@@ -20,16 +20,21 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::database::Database;
+use super::definitions::Definitions;
 use super::error::{Error, ErrorKind, Result, nearest, quote};
 use super::parse::{self, Statement};
 use super::provider::EngineTable;
+use super::queries::Query;
+use super::scan_exec;
 use super::settings::Settings;
 use super::system;
+use super::time_zone::TimeZone;
 use super::types::SqlTypes;
-use crate::engine::{ErrorKind as EngineKind, Snapshot, TableName};
+use crate::engine::{ErrorKind as EngineKind, Snapshot, TableName, TableSnapshot};
 
 /// Name of the one catalog.
 pub(crate) const CATALOG: &str = "omendb";
@@ -65,15 +70,24 @@ pub(crate) struct StatementContext {
     pub(crate) database: Database,
     /// The session's settings.
     pub(crate) settings: Settings,
+    /// What runs, where something does.
+    pub(crate) query: Option<Arc<Query>>,
 }
 
 impl StatementContext {
+    /// The same for what runs.
+    pub(crate) fn running(mut self, query: &Arc<Query>) -> Self {
+        self.query = Some(Arc::clone(query));
+        self
+    }
+
     /// Plans on `snapshot`.
     pub(crate) fn plan_context(&self, snapshot: &Snapshot) -> PlanContext {
         PlanContext {
             state: OnceLock::new(),
             snapshot: snapshot.clone(),
             statement: self.clone(),
+            definitions: Arc::default(),
             view_depth: 0,
         }
     }
@@ -122,6 +136,8 @@ pub(crate) struct PlanContext {
     state: OnceLock<SessionState>,
     snapshot: Snapshot,
     statement: StatementContext,
+    /// What was looked up so far.
+    definitions: Arc<Mutex<Definitions>>,
     view_depth: usize,
 }
 
@@ -130,13 +146,34 @@ impl PlanContext {
     pub(crate) fn state(&self) -> &SessionState {
         self.state.get_or_init(|| {
             let statement = &self.statement;
-            statement.database.planning_state(&statement.settings)
+            let mut state = statement.database.planning_state(&statement.settings);
+            if let Some(query) = &statement.query {
+                state.config_mut().set_extension(Arc::clone(query));
+            }
+            state
         })
     }
 
     /// The snapshot.
     pub(crate) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The definitions that it has planned on so far.
+    pub(crate) fn definitions(&self) -> Definitions {
+        self.definitions.lock().clone()
+    }
+
+    /// The table called `name`.
+    pub(crate) fn table(&self, name: &TableName) -> Option<TableSnapshot> {
+        let table = self.snapshot.table(name)?;
+        self.definitions.lock().add_table(table.meta());
+        Some(table)
+    }
+
+    /// The session's time zone.
+    pub(crate) fn zone(&self) -> TimeZone {
+        self.statement.settings.zone()
     }
 
     /// What the statement began with.
@@ -170,15 +207,34 @@ impl PlanContext {
         Ok(futures::executor::block_on(self.state().create_physical_plan(plan))?)
     }
 
+    /// The physical plan of a logical one that is optimized already. Blocks.
+    pub(crate) fn physical_plan_of_optimized(
+        &self,
+        plan: &LogicalPlan,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let planner = self.state().query_planner();
+        Ok(futures::executor::block_on(planner.create_physical_plan(plan, self.state()))?)
+    }
+
+    /// The logical plan optimized, but not for a moment.
+    pub(crate) fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        Ok(self.state().optimize(plan)?)
+    }
+
     /// Starts a physical plan.
     pub(crate) fn start(&self, plan: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+        if let Some(query) = &self.statement.query {
+            query.check()?;
+            query.will_read(scan_exec::rows_to_read(&plan)?);
+        }
         Ok(execute_stream(plan, self.state().task_ctx())?)
     }
 
     /// Plans and runs a query; its batches come as they are asked for. Blocks; must not be called on an async thread.
     pub(crate) fn run(&self, plan: &LogicalPlan) -> Result<BlockingRows> {
         let stream = self.start(self.physical_plan(plan)?)?;
-        Ok(BlockingRows { runtime: self.statement.database.runtime(), stream })
+        let query = self.statement.query.clone();
+        Ok(BlockingRows { runtime: self.statement.database.runtime(), stream, query })
     }
 
     fn planner(&self) -> SqlToRel<'_, Self> {
@@ -217,13 +273,15 @@ impl PlanContext {
 
     /// The table, view or system table called `name`.
     pub(crate) fn provider(&self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
-        if let Some(table) = self.snapshot.table(name) {
+        if let Some(table) = self.table(name) {
             return Ok(Arc::new(EngineTable::new(table)));
         }
         if let Some(sql) = self.snapshot.view(name) {
+            self.definitions.lock().add_view(name, &sql);
             return self.view(name, &sql);
         }
         if let Some(table) = system::table(self, name)? {
+            self.definitions.lock().add_passing();
             return Ok(table);
         }
         Err(self.unknown_table(name))
@@ -269,13 +327,30 @@ impl PlanContext {
 pub(crate) struct BlockingRows {
     runtime: Handle,
     stream: SendableRecordBatchStream,
+    query: Option<Arc<Query>>,
 }
 
 impl Iterator for BlockingRows {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.runtime.block_on(self.stream.next()).map(|batch| batch.map_err(Error::from))
+        let Some(query) = &self.query else {
+            return self
+                .runtime
+                .block_on(self.stream.next())
+                .map(|batch| batch.map_err(Error::from));
+        };
+        let next = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = query.stopped() => None,
+                next = self.stream.next() => Some(next),
+            }
+        });
+        match next {
+            Some(next) => next.map(|batch| batch.map_err(Error::from)),
+            None => query.check().err().map(Err),
+        }
     }
 }
 
@@ -285,7 +360,7 @@ impl ContextProvider for PlanContext {
             && **catalog == *TARGET_CATALOG
         {
             let name = TableName::new(Arc::clone(schema), Arc::clone(table));
-            let table = self.snapshot.table(&name).ok_or_else(|| self.unknown_table(&name))?;
+            let table = self.table(&name).ok_or_else(|| self.unknown_table(&name))?;
             return Ok(provider_as_source(Arc::new(EngineTable::with_row_address(table))));
         }
         let name = self.resolve(&name)?;
@@ -324,7 +399,7 @@ impl ContextProvider for PlanContext {
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        Some(Arc::new(SqlTypes))
+        Some(Arc::new(SqlTypes { zone: self.zone() }))
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {

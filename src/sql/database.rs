@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
@@ -17,10 +19,12 @@ use super::SqlOptions;
 use super::context::CATALOG;
 use super::error::Result;
 use super::prepared::Prepared;
+use super::queries::Queries;
 use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
 use super::rules::{KeyPositions, YieldingJoins};
 use super::session::Session;
 use super::settings::Settings;
+use super::time_zone::TextInTimeZone;
 use super::types::UTC;
 use super::workers::Workers;
 use crate::engine::{DEFAULT_SCHEMA, Engine, Snapshot};
@@ -28,9 +32,11 @@ use crate::engine::{DEFAULT_SCHEMA, Engine, Snapshot};
 /// Stack of a thread that runs queries, in bytes: expressions are evaluated as deep as they nest.
 const QUERY_STACK_BYTES: usize = 16 << 20;
 
-/// Statements of the fast path that are kept, and bytes of each at most.
-const MAX_CACHED: usize = 1024;
-const MAX_CACHED_BYTES: usize = 2048;
+/// Statements of the fast path that are kept, and those with plans, which are larger.
+const MAX_RECOGNISED: usize = 1024;
+const MAX_PLANNED: usize = 256;
+/// Bytes of a kept statement's text at most.
+const MAX_KEPT_BYTES: usize = 4096;
 
 /// A database that understands SQL. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -47,12 +53,21 @@ struct Shared {
     workers: Workers,
     /// Runs what queries compute, away from the threads that serve connections.
     runtime: Option<Runtime>,
-    /// Statements of the fast path by current schema and text. They hold no snapshot.
+    /// Statements of the fast path. None of those that are kept holds a snapshot.
     recognised: Mutex<HashMap<StatementKey, Arc<Prepared>>>,
+    /// Other statements.
+    planned: Mutex<HashMap<StatementKey, Arc<Prepared>>>,
+    queries: Queries,
+    /// Number of the newest session.
+    last_session: AtomicU64,
 }
 
-/// The current schema and the text of a statement.
-type StatementKey = (Arc<str>, String);
+/// What a statement's meaning depends on: the current schema, the time zone, and the text.
+type StatementKey = (Arc<str>, Arc<str>, String);
+
+fn statement_key(settings: &Settings, sql: &str) -> StatementKey {
+    (Arc::clone(&settings.current_schema), Arc::clone(&settings.time_zone), sql.to_owned())
+}
 
 impl Drop for Shared {
     fn drop(&mut self) {
@@ -81,6 +96,9 @@ impl Database {
             workers,
             runtime: Some(runtime),
             recognised: Mutex::default(),
+            planned: Mutex::default(),
+            queries: Queries::default(),
+            last_session: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -95,34 +113,52 @@ impl Database {
         Session::new(self.clone())
     }
 
-    /// A statement of the fast path that was prepared before, where its table is the same in `snapshot`.
-    pub(super) fn recognised(
+    /// The number of a new session.
+    pub(super) fn next_session(&self) -> u64 {
+        self.shared.last_session.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What runs.
+    pub(super) fn queries(&self) -> &Queries {
+        &self.shared.queries
+    }
+
+    /// Stops the query of that number, as `omendb.queries` lists it.
+    pub fn cancel_query(&self, id: u64) -> Result<()> {
+        self.shared.queries.cancel(id)
+    }
+
+    /// A statement that was prepared before, where what it was prepared on is the same in `snapshot`.
+    pub(super) fn remembered(
         &self,
         settings: &Settings,
         snapshot: &Snapshot,
         sql: &str,
     ) -> Option<Arc<Prepared>> {
-        if sql.len() > MAX_CACHED_BYTES {
+        if sql.len() > MAX_KEPT_BYTES {
             return None;
         }
-        let key = (Arc::clone(&settings.current_schema), sql.to_owned());
-        let prepared = Arc::clone(self.shared.recognised.lock().get(&key)?);
-        let current = prepared.key_range.as_ref()?.is_current(snapshot);
-        current.then_some(prepared)
+        let key = statement_key(settings, sql);
+        let find = |kept: &Mutex<HashMap<_, Arc<Prepared>>>| kept.lock().get(&key).cloned();
+        let found = find(&self.shared.recognised).or_else(|| find(&self.shared.planned))?;
+        found.definitions.are_current(snapshot).then_some(found)
     }
 
-    /// Keeps a statement of the fast path.
+    /// Keeps a statement.
     pub(super) fn remember(&self, settings: &Settings, prepared: &Arc<Prepared>) {
-        if prepared.sql.len() > MAX_CACHED_BYTES {
+        if prepared.sql.len() > MAX_KEPT_BYTES {
             return;
         }
-        let mut recognised = self.shared.recognised.lock();
-        // Starting afresh is cheap: a statement is recognised anew in microseconds.
-        if recognised.len() >= MAX_CACHED {
-            recognised.clear();
-        }
-        let key = (Arc::clone(&settings.current_schema), prepared.sql.clone());
-        recognised.insert(key, Arc::clone(prepared));
+        let (kept, count) = match prepared.key_range {
+            Some(_) => (&self.shared.recognised, MAX_RECOGNISED),
+            None => (&self.shared.planned, MAX_PLANNED),
+        };
+        let mut kept = kept.lock();
+        // Starting afresh is cheap: a statement is recognised anew in microseconds, and planned in less than one millisecond.
+        let old = if kept.len() >= count { std::mem::take(&mut *kept) } else { HashMap::new() };
+        kept.insert(statement_key(settings, &prepared.sql), Arc::clone(prepared));
+        drop(kept);
+        drop(old);
     }
 
     /// The limits of SQL execution.
@@ -163,6 +199,13 @@ fn runtime_env(options: &SqlOptions) -> Result<Arc<RuntimeEnv>> {
     Ok(runtime)
 }
 
+/// Our rule before DataFusion's, which would coerce types first.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(TextInTimeZone));
+    rules
+}
+
 /// DataFusion's rules, and our own after the last that moves limits and sorts.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
@@ -187,10 +230,13 @@ fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     options.sql_parser.default_null_ordering = "nulls_max".to_owned();
     options.optimizer.expand_views_at_output = true;
     options.execution.time_zone = Some(UTC.to_owned());
+    // Scans read ahead by themselves: an ordered one needs no buffer of a gigabyte above it, which a slow client would fill.
+    options.execution.sort_pushdown_buffer_capacity = 4 << 20;
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_analyzer_rules(analyzer_rules())
         .with_physical_optimizer_rules(physical_rules())
         .with_relation_planners(vec![Arc::new(SamplePlanner)])
         .with_table_factories(HashMap::new());

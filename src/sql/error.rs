@@ -23,8 +23,10 @@ pub enum ErrorKind {
     Data,
     /// The statement was refused for safety, or by a limit on its size.
     Refused,
-    /// The statement was cancelled or ran out of time.
+    /// The statement was cancelled.
     Cancelled,
+    /// The statement ran out of time.
+    TimedOut,
     /// The session or its transaction is not in a state for it: the client must end the transaction first, say.
     State,
     /// As the engine says.

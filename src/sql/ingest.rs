@@ -1,5 +1,7 @@
 //! Bulk loads: Arrow batches pushed into a table in one transaction.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
@@ -9,6 +11,7 @@ use super::cast::{BatchCaster, CastPolicy, storable_schema};
 use super::context::StatementContext;
 use super::dialect::OmenDialect;
 use super::error::{Error, Result};
+use super::queries::{Query, RunningQuery};
 use super::transaction::Turn;
 use super::{ddl, defaults, dml};
 use crate::engine::{
@@ -53,6 +56,7 @@ pub struct IngestRequest {
 pub struct Ingest {
     place: Place,
     rows: Loading,
+    running: RunningQuery,
 }
 
 /// The transaction of a load.
@@ -74,15 +78,20 @@ struct Loading {
 
 impl Ingest {
     /// Begins a load. Blocks.
-    pub(crate) fn begin(context: &StatementContext, request: IngestRequest) -> Result<Self> {
+    pub(crate) fn begin(
+        context: &StatementContext,
+        running: RunningQuery,
+        request: IngestRequest,
+    ) -> Result<Self> {
         let mut transaction = context.database.engine().begin()?;
         let rows = Loading::begin(context, &mut transaction, request)?;
-        Ok(Self { place: Place::Own(transaction), rows })
+        Ok(Self { place: Place::Own(transaction), rows, running })
     }
 
     /// Begins a load that is part of the session's transaction. Blocks.
     pub(crate) fn join(
         context: &StatementContext,
+        running: RunningQuery,
         mut turn: Turn,
         request: IngestRequest,
     ) -> Result<Self> {
@@ -90,7 +99,7 @@ impl Ingest {
         match begun {
             Ok(rows) => {
                 turn.fail(&Error::data("a load broke off"));
-                Ok(Self { place: Place::Joined(turn), rows })
+                Ok(Self { place: Place::Joined(turn), rows, running })
             }
             Err(e) => {
                 turn.fail(&e);
@@ -99,9 +108,16 @@ impl Ingest {
         }
     }
 
+    /// The load as it is listed: it may be stopped.
+    pub fn query(&self) -> &Arc<Query> {
+        self.running.query()
+    }
+
     /// Adds a batch: columns are matched by name, cast where that loses nothing. Blocks.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<()> {
-        let pushed = self.rows.push(batch);
+        let query = self.running.query();
+        query.read(batch.num_rows());
+        let pushed = query.check().and_then(|()| self.rows.push(batch));
         if let (Err(e), Place::Joined(turn)) = (&pushed, &mut self.place) {
             turn.fail(e);
         }
@@ -115,14 +131,19 @@ impl Ingest {
     /// returned: the load left nothing, and the caller may send it anew.
     pub fn finish(self) -> Result<WriteResult> {
         let write = self.rows.write;
+        let query = self.running.query();
         match self.place {
             Place::Own(mut transaction) => {
                 let result = transaction.apply(write)?;
+                query.begin_commit()?;
                 transaction.commit()?;
                 Ok(result)
             }
             Place::Joined(mut turn) => {
-                let result = turn.transaction().and_then(|t| Ok(t.apply(write)?));
+                let result = turn
+                    .transaction()
+                    .and_then(|t| Ok(t.apply(write)?))
+                    .and_then(|result| query.begin_commit().map(|()| result));
                 match &result {
                     Ok(_) => turn.keep(),
                     Err(e) => turn.fail(e),

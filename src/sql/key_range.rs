@@ -19,12 +19,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 
 use super::context::{Description, StatementContext, fold};
+use super::definitions::Definitions;
 use super::error::{Error, Result};
 use super::key_filter::{KeyColumns, ValueSet, compare};
-use super::scan_exec::Reader;
+use super::queries::{Query, RunningQuery};
+use super::scan_exec::{Reader, check_part, intersect, key_parts};
 use super::workers::caught;
 use super::{Rows, parameters, query};
-use crate::engine::{KeyKind, Snapshot, TableMeta, TableSnapshot, in_memory};
+use crate::engine::{KeyKind, KeyRange, Snapshot, TableMeta, TableSnapshot, in_memory};
 
 /// Batches that are read ahead of the one who asks.
 const READ_AHEAD: usize = 2;
@@ -95,7 +97,7 @@ impl KeyStatement {
             offset: None,
             description: Description::default(),
         };
-        let mut types = Types::default();
+        let mut types = Types { known: Vec::new(), utc: context.settings.zone().is_utc() };
         if let Some(selection) = &select.selection {
             names.conditions(selection, &mut statement.conditions, &mut types)?;
         }
@@ -120,9 +122,11 @@ impl KeyStatement {
         &self.description
     }
 
-    /// Whether its table is what it was recognised on.
-    pub(crate) fn is_current(&self, snapshot: &Snapshot) -> bool {
-        self.table(snapshot).is_some()
+    /// What it was recognised on.
+    pub(crate) fn definitions(&self) -> Definitions {
+        let mut definitions = Definitions::default();
+        definitions.add_table(&self.meta);
+        definitions
     }
 
     /// The table in `snapshot`, where its definition is the very same: two transactions may each make another
@@ -149,19 +153,28 @@ impl KeyStatement {
 
     /// Runs it on `snapshot`, for every row of `values`; `None` where the table is not what it was recognised
     /// on, or a value is one that DataFusion must judge. A few rows are there when this returns: a point read is one visit of
-    /// another thread, and its rows leave with the head of the response.
+    /// another thread, and its rows leave with the head of the response. What takes longer is listed, by `begin`.
     pub(crate) async fn run(
         &self,
         context: &StatementContext,
         snapshot: &Snapshot,
         values: Option<&RecordBatch>,
+        part: Option<&KeyRange>,
+        begin: impl FnOnce() -> RunningQuery,
     ) -> Result<Option<Rows>> {
         let Some(table) = self.table(snapshot) else { return Ok(None) };
         let mut requests = Vec::new();
-        for binding in parameters::bindings(&self.description.parameters, values)? {
+        let zone = context.settings.zone();
+        for binding in parameters::bindings(&self.description.parameters, values, &zone)? {
             match self.request(&table, &binding)? {
                 Some(request) => requests.push(request),
                 None => return Ok(None),
+            }
+        }
+        if let Some(part) = part {
+            check_part(&table, part)?;
+            for request in &mut requests {
+                request.ranges = intersect(&request.ranges, part);
             }
         }
         let work = Work {
@@ -171,24 +184,47 @@ impl KeyStatement {
             projection: self.projection.clone(),
             reverse: self.reverse,
         };
-        let runtime = context.database.runtime();
         // Most point reads find all they need in memory, and cost no visit of another thread.
-        if work.requests.iter().map(|r| r.ranges.len()).sum::<usize>() <= FEW_RANGES
-            && let Some(few) = in_memory(|| caught(|| work.few()))
-        {
-            return Ok(Some(few?.unwrap_or_else(|| work.stream(&runtime))));
+        let ranges: usize = work.requests.iter().map(|r| r.ranges.len()).sum();
+        let few = match ranges <= FEW_RANGES {
+            true => in_memory(|| caught(|| work.few())).transpose()?,
+            false => None,
+        };
+        if let Some(Some(rows)) = few {
+            return Ok(Some(rows));
         }
-        let rows = context
-            .database
-            .workers()
-            .run(move || Ok(work.few()?.unwrap_or_else(|| work.stream(&runtime))));
-        match context.settings.statement_timeout {
-            None => rows.await.map(Some),
-            Some(limit) => tokio::time::timeout(limit, rows)
-                .await
-                .unwrap_or_else(|_| Err(query::timed_out()))
-                .map(Some),
-        }
+        let running = begin();
+        let query = Arc::clone(running.query());
+        let runtime = context.database.runtime();
+        let read = context.database.workers().run(move || {
+            // Many rows, as is known already where they were counted.
+            let rows = if few.is_none() { work.few()? } else { None };
+            rows.map_or_else(|| work.stream(query, &runtime), Ok)
+        });
+        let rows = running.wait(read).await?;
+        let stream = running.rows(query::guarded(rows.stream).boxed());
+        Ok(Some(Rows { schema: rows.schema, stream }))
+    }
+
+    /// Cuts the keys into parts of about as many rows of the answer; just one where the answer is no plain reading of
+    /// rows. `None` leaves it to DataFusion, as [`KeyStatement::run`] does.
+    pub(crate) fn split(
+        &self,
+        context: &StatementContext,
+        snapshot: &Snapshot,
+        values: Option<&RecordBatch>,
+        count: usize,
+    ) -> Result<Option<Vec<KeyRange>>> {
+        let Some(table) = self.table(snapshot) else { return Ok(None) };
+        let bindings =
+            parameters::bindings(&self.description.parameters, values, &context.settings.zone())?;
+        let ([binding], Some(_), None, None) =
+            (bindings.as_slice(), &self.projection, &self.limit, &self.offset)
+        else {
+            return Ok(Some(vec![KeyRange::all()]));
+        };
+        let Some(request) = self.request(&table, binding)? else { return Ok(None) };
+        Ok(Some(key_parts(&table, request.ranges, count, self.reverse)?))
     }
 
     /// What to read for one binding.
@@ -233,7 +269,7 @@ impl KeyStatement {
 
 /// What to read for one binding.
 struct Request {
-    ranges: Vec<crate::engine::KeyRange>,
+    ranges: Vec<KeyRange>,
     offset: u64,
     limit: Option<u64>,
 }
@@ -295,12 +331,21 @@ impl Work {
     }
 
     /// Rows as they are asked for, read on a thread of their own.
-    fn stream(self, runtime: &Handle) -> Rows {
+    fn stream(self, query: Arc<Query>, runtime: &Handle) -> Result<Rows> {
+        for request in &self.requests {
+            let mut rows = 0;
+            for range in &request.ranges {
+                rows += self.table.count(range)?;
+            }
+            let rows = rows.saturating_sub(request.offset);
+            query.will_read(request.limit.map_or(rows, |limit| rows.min(limit)));
+        }
         let schema = Arc::clone(&self.schema);
         let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
         let sender = builder.tx();
         let work = move || {
-            let reader = self.reader(self.projection.clone().unwrap_or_default());
+            let mut reader = self.reader(self.projection.clone().unwrap_or_default());
+            reader.query = Some(query);
             for request in self.requests {
                 let send = |batch| sender.blocking_send(Ok(batch)).is_ok();
                 if !reader.read(&request.ranges, request.offset, request.limit, send)? {
@@ -310,7 +355,7 @@ impl Work {
             Ok(())
         };
         builder.spawn_blocking_on(work, runtime);
-        Rows { schema, stream: builder.build().map_err(Error::from).boxed() }
+        Ok(Rows { schema, stream: builder.build().map_err(Error::from).boxed() })
     }
 }
 
@@ -379,12 +424,22 @@ fn plain_table<'a>(
 }
 
 /// Types of the parameters seen so far.
-#[derive(Default)]
-struct Types(Vec<Option<DataType>>);
+struct Types {
+    known: Vec<Option<DataType>>,
+    /// Whether text is a time in UTC.
+    utc: bool,
+}
 
 impl Types {
     /// A literal or parameter to be compared with a value of `data_type`.
     fn operand(&mut self, expr: &ast::Expr, data_type: &DataType) -> Option<Operand> {
+        // Text in another zone is left to the planner.
+        if !self.utc && matches!(data_type, DataType::Timestamp(_, Some(_))) {
+            match expr {
+                ast::Expr::Value(value) if matches!(value.value, ast::Value::Placeholder(_)) => {}
+                _ => return None,
+            }
+        }
         match expr {
             ast::Expr::Value(value) => match &value.value {
                 ast::Value::Placeholder(name) => self.parameter(name, data_type),
@@ -403,12 +458,12 @@ impl Types {
     fn parameter(&mut self, name: &str, data_type: &DataType) -> Option<Operand> {
         let number: usize = name.strip_prefix('$')?.parse().ok()?;
         let index = number.checked_sub(1)?;
-        if self.0.len() <= index {
-            self.0.resize(index + 1, None);
+        if self.known.len() <= index {
+            self.known.resize(index + 1, None);
         }
-        match &self.0[index] {
+        match &self.known[index] {
             Some(known) if known != data_type => return None,
-            _ => self.0[index] = Some(data_type.clone()),
+            _ => self.known[index] = Some(data_type.clone()),
         }
         Some(Operand::Parameter(index))
     }
@@ -416,7 +471,7 @@ impl Types {
     /// A field for each parameter; `None` where one is missing.
     fn schema(self) -> Option<SchemaRef> {
         let fields: Option<Vec<Field>> = self
-            .0
+            .known
             .into_iter()
             .enumerate()
             .map(|(i, t)| Some(Field::new(format!("${}", i + 1), t?, true)))

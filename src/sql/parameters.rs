@@ -10,7 +10,9 @@ use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, Limit, LogicalPlan};
 
+use super::cast::CastPolicy;
 use super::error::{Error, Result};
+use super::time_zone::TimeZone;
 
 /// A field for each parameter of a plan, named "$1", "$2", ...; Utf8 where the type cannot be told.
 pub(crate) fn of_plan(plan: &LogicalPlan) -> Result<SchemaRef> {
@@ -83,6 +85,7 @@ pub(crate) fn nulls(parameters: &Schema) -> Result<Vec<ScalarValue>> {
 pub(crate) fn bindings(
     parameters: &Schema,
     values: Option<&RecordBatch>,
+    zone: &TimeZone,
 ) -> Result<Vec<Vec<ScalarValue>>> {
     let expected = parameters.fields().len();
     let given = values.map_or(0, RecordBatch::num_columns);
@@ -96,7 +99,7 @@ pub(crate) fn bindings(
     let Some(values) = values.filter(|_| expected > 0) else { return Ok(vec![Vec::new()]) };
     let mut columns = Vec::with_capacity(expected);
     for (field, column) in parameters.fields().iter().zip(values.columns()) {
-        columns.push(cast(field, column)?);
+        columns.push(cast(field, column, zone)?);
     }
     (0..values.num_rows())
         .map(|row| {
@@ -109,9 +112,15 @@ pub(crate) fn bindings(
 }
 
 /// The values of one parameter in its type; a value that does not fit is an error, never NULL.
-fn cast(field: &Field, column: &Arc<dyn Array>) -> Result<Arc<dyn Array>> {
+fn cast(field: &Field, column: &Arc<dyn Array>, zone: &TimeZone) -> Result<Arc<dyn Array>> {
     if column.data_type() == field.data_type() {
         return Ok(Arc::clone(column));
+    }
+    // Text that cannot be read so says why below.
+    if matches!(field.data_type(), DataType::Timestamp(_, Some(_)))
+        && let Ok(read) = zone.cast_array(column, field.data_type(), CastPolicy::Assign)
+    {
+        return Ok(read);
     }
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
     arrow::compute::cast_with_options(column, field.data_type(), &options).map_err(|e| {

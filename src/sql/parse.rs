@@ -33,6 +33,8 @@ pub(crate) enum Statement {
     Ddl(Box<ast::Statement>),
     /// BEGIN, COMMIT, SAVEPOINT and the like.
     Control(Control),
+    /// KILL: stops the query of that number.
+    Cancel(u64),
 }
 
 impl Statement {
@@ -41,7 +43,9 @@ impl Statement {
         match self {
             Self::Query(_) | Self::Show(_) => StatementKind::Query,
             Self::Dml(_) => StatementKind::Update,
-            Self::Set(_) | Self::Ddl(_) | Self::Control(_) => StatementKind::Definition,
+            Self::Set(_) | Self::Ddl(_) | Self::Control(_) | Self::Cancel(_) => {
+                StatementKind::Definition
+            }
         }
     }
 }
@@ -233,6 +237,7 @@ fn classify(statement: ast::Statement) -> Result<Statement> {
         | S::ShowViews { .. }
         | S::ShowVariable { .. } => Statement::Show(statement),
         S::Set(_) | S::Reset(_) => Statement::Set(statement),
+        S::Kill { modifier: None | Some(ast::KillType::Query), id } => Statement::Cancel(*id),
         S::Insert(_) | S::Update(_) | S::Delete(_) | S::Truncate(_) => Statement::Dml(statement),
         S::CreateTable(_)
         | S::CreateView(_)

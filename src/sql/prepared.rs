@@ -6,18 +6,24 @@ use arrow::datatypes::SchemaRef;
 
 use super::StatementKind;
 use super::context::Description;
+use super::definitions::Definitions;
 use super::key_range::KeyStatement;
 use super::parse::Statement;
+use super::query::PlannedQuery;
 
-/// A parsed and checked statement. Holds no snapshot: it is planned anew on each execution's snapshot
-/// (the logical plan may be cached while the tables' versions stay).
+/// A parsed and checked statement. It holds no snapshot: each execution has its own. Its logical plan is used as long as the
+/// definitions stay on which it was made.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) sql: String,
     pub(super) statement: Statement,
     pub(super) description: Description,
+    /// What it was planned on.
+    pub(super) definitions: Definitions,
     /// Where the fast path answers it.
     pub(super) key_range: Option<Arc<KeyStatement>>,
+    /// The plan of a query.
+    pub(super) planned: Option<Arc<PlannedQuery>>,
 }
 
 impl Prepared {

@@ -14,7 +14,7 @@ use datafusion::physical_plan::filter::FilterExecBuilder;
 use super::key_filter::KeyFilter;
 use super::rank::{Sample, Sampling};
 use super::scan_exec::ScanExec;
-use crate::engine::{KeyKind, ROW_ADDRESS_COLUMN, TableSnapshot};
+use crate::engine::{KeyKind, ROW_ADDRESS_COLUMN, TableMeta, TableSnapshot};
 
 /// A table of one snapshot.
 #[derive(Debug)]
@@ -36,6 +36,11 @@ impl EngineTable {
         let mut fields = table.schema().fields().to_vec();
         fields.push(Arc::new(Field::new(ROW_ADDRESS_COLUMN, DataType::UInt64, false)));
         Self::with_schema(Arc::new(Schema::new(fields)), table)
+    }
+
+    /// The definition of the table.
+    pub(crate) fn meta(&self) -> &Arc<TableMeta> {
+        self.table.meta()
     }
 
     fn with_schema(schema: SchemaRef, table: TableSnapshot) -> Self {

@@ -6,23 +6,30 @@ use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::buffer::BufferExec;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use tokio::time::Instant;
 
 use super::context::{Description, PlanContext, StatementContext};
 use super::error::{Error, ErrorKind, Result};
 use super::parse::Statement;
+use super::prepared::Prepared;
 use super::scan_exec::ScanExec;
 use super::workers::panic_error;
-use super::{Rows, parameters, show};
-use crate::engine::Snapshot;
+use super::{Rows, definitions, parameters, show};
+use crate::engine::{KeyRange, Snapshot};
 
 /// Batches that a query produces ahead of the one who asks.
 const READ_AHEAD: usize = 2;
@@ -30,10 +37,51 @@ const READ_AHEAD: usize = 2;
 /// A query planned up to its parameters.
 #[derive(Debug, Clone)]
 pub(crate) struct PlannedQuery {
-    /// Not optimized, parameters in it.
+    /// With its parameters in it.
     pub(crate) plan: LogicalPlan,
+    /// It has no parameters, and needs a physical plan only.
+    optimized: bool,
     /// What it returns and takes.
     pub(crate) description: Description,
+}
+
+impl PlannedQuery {
+    /// The plan to be kept for later, without the rows of its tables; `None` where it is of no use then.
+    pub(crate) fn kept(self, context: &PlanContext) -> Result<Option<Self>> {
+        let Self { mut plan, mut optimized, description } = self;
+        if !context.definitions().last()
+            || matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_))
+        {
+            return Ok(None);
+        }
+        // What fails to be optimized, such as a division by zero, says so when it is run.
+        if description.parameters.fields().is_empty()
+            && definitions::is_timeless(&plan)?
+            && let Ok(better) = context.optimize(&plan)
+        {
+            (plan, optimized) = (better, true);
+        }
+        let plan = definitions::without_rows(plan)?;
+        Ok(plan.map(|plan| Self { plan, optimized, description }))
+    }
+
+    /// A plan that was kept, on the tables of a snapshot in which their definitions are current.
+    pub(crate) fn on(&self, snapshot: &Snapshot) -> Result<Self> {
+        let plan = definitions::with_rows(self.plan.clone(), snapshot)?;
+        Ok(Self { plan, optimized: self.optimized, description: self.description.clone() })
+    }
+
+    /// The physical plan for values of the parameters. Blocks.
+    fn physical(
+        &self,
+        context: &PlanContext,
+        values: &[ScalarValue],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match self.optimized {
+            true => context.physical_plan_of_optimized(&self.plan),
+            false => context.physical_plan(&bind(self.plan.clone(), values)?),
+        }
+    }
 }
 
 /// Plans a query as far as its parameters allow. Blocks.
@@ -61,7 +109,17 @@ pub(crate) fn plan(context: &PlanContext, statement: &Statement) -> Result<Plann
         .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
         .collect();
     let schema = Arc::new(Schema::new(fields));
-    Ok(PlannedQuery { plan, description: Description { schema, parameters } })
+    Ok(PlannedQuery { plan, optimized: false, description: Description { schema, parameters } })
+}
+
+/// A statement's plan on the snapshot of `context`: the one that it was prepared with, where definitions have stayed.
+fn planned(context: &PlanContext, statement: &Prepared) -> Result<PlannedQuery> {
+    match &statement.planned {
+        Some(kept) if statement.definitions.are_current(context.snapshot()) => {
+            kept.on(context.snapshot())
+        }
+        _ => plan(context, &statement.statement),
+    }
 }
 
 fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalPlan> {
@@ -72,48 +130,53 @@ fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalPlan> {
     Ok(plan.replace_params_with_values(&ParamValues::List(values))?)
 }
 
-/// Runs a query on `snapshot`, once for each row of `parameters`. Blocks while the first is planned.
+/// Runs a query on `snapshot`, once for each row of `parameters`, or a part of it ([`split`]). Blocks while the first is
+/// planned.
 pub(crate) fn run(
     context: &StatementContext,
     snapshot: &Snapshot,
-    statement: &Statement,
+    statement: &Prepared,
     parameters: Option<&RecordBatch>,
+    part: Option<&KeyRange>,
 ) -> Result<Rows> {
     let plan_context = context.plan_context(snapshot);
-    let planned = plan(&plan_context, statement)?;
+    let planned = planned(&plan_context, statement)?;
     let schema = Arc::clone(&planned.description.schema);
-    let bindings = parameters::bindings(&planned.description.parameters, parameters)?;
-    let deadline = context.settings.statement_timeout.map(|t| Instant::now() + t);
+    let bindings =
+        parameters::bindings(&planned.description.parameters, parameters, &plan_context.zone())?;
     let mut bindings = bindings.into_iter();
     let Some(first) = bindings.next() else {
         return Ok(Rows { schema, stream: stream::empty().boxed() });
     };
-    let first = start(&plan_context, planned.plan.clone(), &first)?;
+    let first = start(&plan_context, &planned, &first, part)?;
     if bindings.len() == 0 {
-        return Ok(rows(schema, first.map_err(Error::from).boxed(), deadline));
+        return Ok(rows(schema, first.map_err(Error::from).boxed()));
     }
     // Each further binding is planned when the one before has ended.
     let workers = context.database.workers().clone();
-    let logical = planned.plan;
+    let planned = Arc::new(planned);
     let rest = stream::iter(bindings)
         .then(move |values| {
-            let (plan_context, plan) = (plan_context.clone(), logical.clone());
+            let (plan_context, planned) = (plan_context.clone(), Arc::clone(&planned));
             let workers = workers.clone();
-            async move { workers.run(move || start(&plan_context, plan, &values)).await }
+            async move { workers.run(move || start(&plan_context, &planned, &values, None)).await }
         })
         .map_ok(|stream| stream.map_err(Error::from))
         .try_flatten();
-    Ok(rows(schema, first.map_err(Error::from).chain(rest).boxed(), deadline))
+    Ok(rows(schema, first.map_err(Error::from).chain(rest).boxed()))
 }
 
 /// Plans a query with its parameters bound, and starts it.
 fn start(
     context: &PlanContext,
-    plan: LogicalPlan,
+    planned: &PlannedQuery,
     values: &[ScalarValue],
+    part: Option<&KeyRange>,
 ) -> Result<SendableRecordBatchStream> {
-    let plan = bind(plan, values)?;
-    let physical = context.physical_plan(&plan)?;
+    let mut physical = planned.physical(context, values)?;
+    if let Some(part) = part {
+        physical = restrict(physical, part)?;
+    }
     let direct = reads_only(&physical);
     let stream = context.start(physical)?;
     if direct {
@@ -143,6 +206,58 @@ fn start(
     Ok(builder.build())
 }
 
+/// Cuts the keys of the table that a query reads into parts of about as many rows: the query of each part returns its share
+/// of the rows. Just one part where that does not hold. Blocks.
+pub(crate) fn split(
+    context: &StatementContext,
+    snapshot: &Snapshot,
+    statement: &Prepared,
+    parameters: Option<&RecordBatch>,
+    count: usize,
+) -> Result<Vec<KeyRange>> {
+    let plan_context = context.plan_context(snapshot);
+    let planned = planned(&plan_context, statement)?;
+    let bindings =
+        parameters::bindings(&planned.description.parameters, parameters, &plan_context.zone())?;
+    let [binding] = bindings.as_slice() else { return Ok(vec![KeyRange::all()]) };
+    let physical = planned.physical(&plan_context, binding)?;
+    let parts = match scan_of_rows(&physical) {
+        Some(scan) => scan.parts(count)?,
+        None => None,
+    };
+    Ok(parts.unwrap_or_else(|| vec![KeyRange::all()]))
+}
+
+/// The scan of a plan that makes of each row of a table one row or none, in the table's order.
+fn scan_of_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<&ScanExec> {
+    if let Some(scan) = plan.downcast_ref::<ScanExec>() {
+        return Some(scan);
+    }
+    let of_rows = plan.downcast_ref::<ProjectionExec>().is_some()
+        || plan.downcast_ref::<BufferExec>().is_some()
+        || plan.downcast_ref::<FilterExec>().is_some()
+        || plan.downcast_ref::<CoalescePartitionsExec>().is_some()
+        || plan.downcast_ref::<SortPreservingMergeExec>().is_some()
+        || plan.downcast_ref::<CooperativeExec>().is_some()
+        || plan.downcast_ref::<RepartitionExec>().is_some();
+    match plan.children().as_slice() {
+        [child] if of_rows && plan.fetch().is_none() => scan_of_rows(child),
+        _ => None,
+    }
+}
+
+/// The plan for a part of the keys.
+fn restrict(plan: Arc<dyn ExecutionPlan>, part: &KeyRange) -> Result<Arc<dyn ExecutionPlan>> {
+    if scan_of_rows(&plan).is_none() {
+        return Err(Error::data("the ticket is of a part of a query that has none"));
+    }
+    let restricted = plan.transform_up(|node| match node.downcast_ref::<ScanExec>() {
+        Some(scan) => Ok(Transformed::yes(Arc::new(scan.within(part)?) as _)),
+        None => Ok(Transformed::no(node)),
+    })?;
+    Ok(restricted.data)
+}
+
 /// Whether a plan does no more than read a table.
 fn reads_only(plan: &Arc<dyn ExecutionPlan>) -> bool {
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
@@ -154,59 +269,20 @@ fn reads_only(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.downcast_ref::<ScanExec>().is_some()
 }
 
-/// Gives every batch the schema that was announced, and ends at the deadline.
-fn rows(
-    schema: SchemaRef,
-    stream: BoxStream<'static, Result<RecordBatch>>,
-    deadline: Option<Instant>,
-) -> Rows {
+/// Gives every batch the schema that was announced.
+fn rows(schema: SchemaRef, stream: BoxStream<'static, Result<RecordBatch>>) -> Rows {
     let announced = Arc::clone(&schema);
-    let stream = guarded(stream).map(move |batch| with_schema(&announced, batch?));
-    let stream = match deadline {
-        None => stream.boxed(),
-        Some(deadline) => until(stream.boxed(), deadline),
-    };
+    let stream = guarded(stream).map(move |batch| with_schema(&announced, batch?)).boxed();
     Rows { schema, stream }
 }
 
 /// The stream with a panic of what produces it as an error.
-fn guarded(
+pub(crate) fn guarded(
     stream: BoxStream<'static, Result<RecordBatch>>,
 ) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
     AssertUnwindSafe(stream)
         .catch_unwind()
         .map(|batch| batch.unwrap_or_else(|panic| Err(panic_error(panic.as_ref()))))
-}
-
-/// Ends rows at the deadline that the session sets.
-pub(crate) fn with_deadline(rows: Rows, context: &StatementContext) -> Rows {
-    let rows = Rows { schema: rows.schema, stream: guarded(rows.stream).boxed() };
-    match context.settings.statement_timeout {
-        None => rows,
-        Some(limit) => {
-            Rows { schema: rows.schema, stream: until(rows.stream, Instant::now() + limit) }
-        }
-    }
-}
-
-fn until(
-    stream: BoxStream<'static, Result<RecordBatch>>,
-    deadline: Instant,
-) -> BoxStream<'static, Result<RecordBatch>> {
-    stream::unfold(Some(stream), move |stream| async move {
-        let mut stream = stream?;
-        match tokio::time::timeout_at(deadline, stream.next()).await {
-            Ok(Some(batch)) => Some((batch, Some(stream))),
-            Ok(None) => None,
-            Err(_) => Some((Err(timed_out()), None)),
-        }
-    })
-    .boxed()
-}
-
-/// The error for a statement that ran out of time.
-pub(crate) fn timed_out() -> Error {
-    Error::new(ErrorKind::Cancelled, "the statement ran out of time (statement_timeout)")
 }
 
 /// Waits for `work` at most so long.
@@ -218,7 +294,7 @@ pub(crate) async fn within<T>(
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(
-            ErrorKind::Cancelled,
+            ErrorKind::TimedOut,
             format!("{what} took longer than the limit of {limit:?}"),
         )),
     }

@@ -1,6 +1,7 @@
 //! Reads key ranges of a table in key order: what DataFusion's plans have at their leaves.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -26,6 +27,7 @@ use datafusion::physical_plan::{
 };
 
 use super::explain;
+use super::queries::Query;
 use crate::engine::{self, KeyKind, KeyRange, ScanRequest, TableSnapshot};
 
 /// A partition of its own is worth this many rows.
@@ -194,6 +196,18 @@ impl ScanExec {
         Ok(self.limit.map_or(rows, |limit| rows.min(limit)))
     }
 
+    /// Rows that it returns, exactly, from the index.
+    fn row_count(&self) -> engine::Result<u64> {
+        if let Some(Precision::Exact(rows)) = self.statistics.get().map(|s| s.num_rows) {
+            return Ok(rows as u64);
+        }
+        let mut rows = 0;
+        for ranges in &self.partitions {
+            rows += self.partition_rows(ranges)?;
+        }
+        Ok(rows)
+    }
+
     fn compute_statistics(&self, partitions: &[Vec<KeyRange>]) -> engine::Result<Statistics> {
         let mut rows = 0;
         for ranges in partitions {
@@ -267,6 +281,90 @@ impl ScanExec {
         }
         Ok(partitions)
     }
+
+    /// Cuts the keys into parts, in the scan's order, each with about as many of the rows it reads. None where it reads
+    /// no more than a number of rows.
+    pub(crate) fn parts(&self, count: usize) -> engine::Result<Option<Vec<KeyRange>>> {
+        if self.offset > 0 || self.limit.is_some() {
+            return Ok(None);
+        }
+        key_parts(&self.table, self.partitions.concat(), count, self.reverse).map(Some)
+    }
+
+    /// Reads only what lies in a part of the keys.
+    pub(crate) fn within(&self, part: &KeyRange) -> engine::Result<Self> {
+        check_part(&self.table, part)?;
+        let mut scan = self.clone();
+        for ranges in &mut scan.partitions {
+            *ranges = intersect(ranges, part);
+        }
+        scan.refresh();
+        Ok(scan)
+    }
+}
+
+/// Cuts all keys into at most `count` parts, each with about as many of the rows of `ranges`, which are in ascending order, or
+/// in descending order as the parts are then.
+pub(crate) fn key_parts(
+    table: &TableSnapshot,
+    mut ranges: Vec<KeyRange>,
+    count: usize,
+    reverse: bool,
+) -> engine::Result<Vec<KeyRange>> {
+    if reverse {
+        ranges.reverse();
+    }
+    let cut = table.split(&ranges, count)?;
+    let mut parts = Vec::with_capacity(cut.len().max(1));
+    let mut lower = Bound::Unbounded;
+    for part in cut.iter().skip(1) {
+        // Where a range begins above a key, nothing of it lies at the key.
+        let Some(Bound::Included(key) | Bound::Excluded(key)) =
+            part.ranges.first().map(|r| &r.lower)
+        else {
+            continue;
+        };
+        parts.push(KeyRange { lower, upper: Bound::Excluded(key.clone()) });
+        lower = Bound::Included(key.clone());
+    }
+    parts.push(KeyRange { lower, upper: Bound::Unbounded });
+    if reverse {
+        parts.reverse();
+    }
+    Ok(parts)
+}
+
+/// Refuses a part of other keys than the table's.
+pub(crate) fn check_part(table: &TableSnapshot, part: &KeyRange) -> engine::Result<()> {
+    let form = table.codec().form();
+    let fits = [&part.lower, &part.upper].into_iter().all(|bound| match bound {
+        Bound::Included(key) | Bound::Excluded(key) => key.form() == form,
+        Bound::Unbounded => true,
+    });
+    match fits {
+        true => Ok(()),
+        false => Err(engine::Error::invalid(format!(
+            "the ticket names keys of another kind than those of table {}",
+            table.meta().name
+        ))),
+    }
+}
+
+/// What of `ranges` lies in a part of the keys.
+pub(crate) fn intersect(ranges: &[KeyRange], part: &KeyRange) -> Vec<KeyRange> {
+    ranges.iter().map(|range| range.intersect(part)).filter(|range| !range.is_empty()).collect()
+}
+
+/// Rows that the scans of a plan read, exactly.
+pub(crate) fn rows_to_read(plan: &Arc<dyn ExecutionPlan>) -> engine::Result<u64> {
+    let mut rows = match plan.downcast_ref::<ScanExec>() {
+        Some(scan) => scan.row_count()?,
+        None => 0,
+    };
+    for child in plan.children() {
+        rows += rows_to_read(child)?;
+    }
+    Ok(rows)
 }
 
 /// The first column of a key of one row.
@@ -356,7 +454,7 @@ impl ExecutionPlan for ScanExec {
     fn execute(
         &self,
         partition: usize,
-        _context: Arc<TaskContext>,
+        context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let ranges = self
             .partitions
@@ -372,6 +470,7 @@ impl ExecutionPlan for ScanExec {
             self.reverse,
         );
         reader.metrics = BaselineMetrics::new(&self.metrics, partition);
+        reader.query = context.session_config().get_extension::<Query>();
         let (offset, limit) = (self.offset, self.limit);
         let mut builder =
             RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), READ_AHEAD);
@@ -469,6 +568,8 @@ pub(crate) struct Reader {
     address: usize,
     reverse: bool,
     metrics: BaselineMetrics,
+    /// What the rows are for: it counts them, and may be stopped.
+    pub(crate) query: Option<Arc<Query>>,
 }
 
 impl Reader {
@@ -482,7 +583,7 @@ impl Reader {
     ) -> Self {
         let metrics = BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0);
         let address = table.meta().columns.len();
-        Self { table, schema, projection, address, reverse, metrics }
+        Self { table, schema, projection, address, reverse, metrics, query: None }
     }
 
     /// Gives the rows of `ranges` to `send` until that says no. Says whether it never did.
@@ -568,6 +669,10 @@ impl Reader {
                 };
                 let rows = batch.num_rows();
                 self.metrics.record_output(rows);
+                if let Some(query) = &self.query {
+                    query.read(rows);
+                    query.check().map_err(|e| DataFusionError::External(Box::new(e)))?;
+                }
                 limit = limit.map(|l| l.saturating_sub(rows as u64));
                 if !send(batch) {
                     return Ok(false);

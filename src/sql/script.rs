@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::context::StatementContext;
 use super::parse::{self, Statement};
+use super::queries::RunningQuery;
 use super::session::execute_in;
 use super::settings::Settings;
 use super::transaction::{Control, Within};
@@ -30,6 +31,7 @@ impl Session {
         let text = sql.to_owned();
         let parse = move || parse::parse_script(&text, &options).map(steps);
         let steps = self.database().workers().run(parse).await?;
+        let running = self.begin_query(sql);
         let mut begun = Begun { session: self, within, open: false };
         let mut affected: Option<u64> = None;
         for step in steps {
@@ -43,7 +45,7 @@ impl Session {
                     };
                 }
                 Step::Statements(statements) => {
-                    if let Some(count) = self.run_statements(within, statements).await? {
+                    if let Some(count) = self.run_statements(&running, within, statements).await? {
                         affected = Some(affected.unwrap_or(0) + count);
                     }
                 }
@@ -55,14 +57,17 @@ impl Session {
 
     async fn run_statements(
         &self,
+        running: &RunningQuery,
         within: Within,
         statements: Arc<[Statement]>,
     ) -> Result<Option<u64>> {
-        let context = self.context();
+        // What the part before has committed is no longer of concern.
+        running.query().begin_again();
+        let context = self.context().running(running.query());
         let before = context.settings.clone();
         let work =
             move |transaction: &mut Transaction| run_all(context.clone(), transaction, &statements);
-        let (affected, settings) = self.change(within, work).await?;
+        let (affected, settings) = self.change(running, within, work).await?;
         if settings != before {
             self.set_settings(settings);
         }

@@ -12,28 +12,30 @@ use super::error::{Error, ErrorKind, Result};
 use super::key_range::KeyStatement;
 use super::parse::{self, Statement};
 use super::prepared::Prepared;
+use super::queries::{Query, RunningQuery};
 use super::settings::Settings;
 use super::transaction::{
     Control, Open, Reading, SavepointId, TransactionId, Transactions, Within,
 };
-use super::workers::{Caller, caught};
+use super::workers::caught;
 use super::{Ingest, IngestRequest, Outcome, Rows, StatementKind, ddl, dml, query};
-use crate::engine::{ErrorKind as EngineKind, Snapshot, Transaction};
+use crate::engine::{ErrorKind as EngineKind, KeyRange, Snapshot, Transaction};
 
 /// What one client has set, and its open transactions. Calls may come from several tasks at once.
 #[derive(Debug)]
 pub struct Session {
     database: Database,
+    /// Differs from that of every other session of the database.
+    id: u64,
     settings: Mutex<Settings>,
     transactions: Transactions,
 }
 
-/// What a query in a transaction reads: its snapshot and its own writes, as they were when it was pinned. It outlives
-/// the transaction.
+/// What a query reads, as it was when it was pinned; in a transaction its own writes too. It outlives the transaction.
 #[derive(Debug, Clone)]
 pub struct Pinned {
     snapshot: Snapshot,
-    open: Arc<Open>,
+    open: Option<Arc<Open>>,
 }
 
 impl Pinned {
@@ -42,15 +44,21 @@ impl Pinned {
         &self.snapshot
     }
 
-    /// Keeps the transaction from being idle while the answer lives.
-    pub fn reading(&self) -> Reading {
-        self.open.reading()
+    /// Whether the query is of a transaction.
+    pub fn in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Keeps the transaction, if there is one, from being idle while the answer lives.
+    pub fn reading(&self) -> Option<Reading> {
+        self.open.as_ref().map(Open::reading)
     }
 }
 
 impl Session {
     pub(super) fn new(database: Database) -> Self {
-        Self { database, settings: Mutex::default(), transactions: Transactions::default() }
+        let id = database.next_session();
+        Self { database, id, settings: Mutex::default(), transactions: Transactions::default() }
     }
 
     /// The database.
@@ -60,7 +68,16 @@ impl Session {
 
     /// The settings of this moment, for one statement.
     pub(crate) fn context(&self) -> StatementContext {
-        StatementContext { database: self.database.clone(), settings: self.settings.lock().clone() }
+        let settings = self.settings.lock().clone();
+        StatementContext { database: self.database.clone(), settings, query: None }
+    }
+
+    /// Lists a statement as running, from now until the answer is dropped.
+    pub fn begin_query(&self, sql: &str) -> RunningQuery {
+        let settings = self.settings.lock();
+        let (name, limit) = (Arc::clone(&settings.application_name), settings.statement_timeout);
+        drop(settings);
+        self.database.queries().begin(self.id, &name, sql, limit)
     }
 
     /// What statements of the session see at this moment, own writes of its transaction included. Pins nothing.
@@ -98,7 +115,7 @@ impl Session {
         sql: &str,
     ) -> Result<Arc<Prepared>> {
         let context = self.context();
-        if let Some(prepared) = self.database.recognised(&context.settings, &snapshot, sql) {
+        if let Some(prepared) = self.database.remembered(&context.settings, &snapshot, sql) {
             // A transaction that has failed says so before anything is run in it.
             return open.map_or(Ok(()), |open| open.check()).map(|()| prepared);
         }
@@ -122,8 +139,7 @@ impl Session {
             if let Some(prepared) = recognise(&context, &snapshot, &sql, &statement) {
                 return Ok(prepared);
             }
-            let description = describe(&context, &snapshot, &statement)?;
-            Ok(Arc::new(Prepared { sql, statement, description, key_range: None }))
+            describe(&context, &snapshot, sql, statement)
         };
         let limit = self.database.options().planning_timeout;
         query::within(limit, "planning", self.database.workers().run(work)).await
@@ -133,7 +149,12 @@ impl Session {
     pub fn pin(&self, within: Within) -> Result<Option<Pinned>> {
         let Some(open) = self.transactions.resolve(within)? else { return Ok(None) };
         let snapshot = open.snapshot(self.database.engine())?;
-        Ok(Some(Pinned { snapshot, open }))
+        Ok(Some(Pinned { snapshot, open: Some(open) }))
+    }
+
+    /// What a query reads that is in no transaction, and has several parts that must read the same.
+    pub fn pin_latest(&self) -> Pinned {
+        Pinned { snapshot: self.database.engine().snapshot(), open: None }
     }
 
     /// Runs a [`StatementKind::Query`](super::StatementKind::Query) on the snapshot of this moment, or on that of the session's
@@ -151,6 +172,30 @@ impl Session {
         self.query_at(&snapshot, statement, parameters).await
     }
 
+    /// Cuts what a query returns into at most `count` parts of about as many rows, by the keys of the one table that it reads;
+    /// just one where it is not of the kind that can be cut: rows of a table, with conditions and computed columns at most.
+    pub async fn split(
+        &self,
+        snapshot: &Snapshot,
+        statement: &Prepared,
+        parameters: Option<&RecordBatch>,
+        count: usize,
+    ) -> Result<Vec<KeyRange>> {
+        let context = self.context();
+        let (snapshot, parameters) = (snapshot.clone(), parameters.cloned());
+        let (statement, fast) = (statement.clone(), statement.key_range.clone());
+        let limit = self.database.options().planning_timeout;
+        let work = move || {
+            if let Some(fast) = fast
+                && let Some(parts) = fast.split(&context, &snapshot, parameters.as_ref(), count)?
+            {
+                return Ok(parts);
+            }
+            query::split(&context, &snapshot, &statement, parameters.as_ref(), count)
+        };
+        query::within(limit, "planning", self.database.workers().run(work)).await
+    }
+
     /// [`Session::query`] on another snapshot.
     pub async fn query_at(
         &self,
@@ -158,20 +203,38 @@ impl Session {
         statement: &Prepared,
         parameters: Option<&RecordBatch>,
     ) -> Result<Rows> {
+        self.query_part(snapshot, statement, parameters, None).await
+    }
+
+    /// [`Session::query_at`] of one part, as [`Session::split`] made them.
+    pub async fn query_part(
+        &self,
+        snapshot: &Snapshot,
+        statement: &Prepared,
+        parameters: Option<&RecordBatch>,
+        part: Option<&KeyRange>,
+    ) -> Result<Rows> {
         if statement.kind() != StatementKind::Query {
             return Err(Error::syntax("the statement returns no rows; execute it as an update"));
         }
         let context = self.context();
-        if let Some(fast) = &statement.key_range
-            && let Some(rows) = fast.run(&context, snapshot, parameters).await?
-        {
-            return Ok(query::with_deadline(rows, &context));
+        if let Some(fast) = &statement.key_range {
+            let begin = || self.begin_query(&statement.sql);
+            if let Some(rows) = fast.run(&context, snapshot, parameters, part, begin).await? {
+                return Ok(rows);
+            }
         }
+        let running = self.begin_query(&statement.sql);
+        let context = context.running(running.query());
         let (snapshot, parameters) = (snapshot.clone(), parameters.cloned());
-        let statement = statement.statement.clone();
+        let statement = statement.clone();
         let limit = self.database.options().planning_timeout;
-        let work = move || query::run(&context, &snapshot, &statement, parameters.as_ref());
-        query::within(limit, "planning", self.database.workers().run(work)).await
+        let part = part.cloned();
+        let work =
+            move || query::run(&context, &snapshot, &statement, parameters.as_ref(), part.as_ref());
+        let planning = query::within(limit, "planning", self.database.workers().run(work));
+        let rows = running.wait(planning).await?;
+        Ok(Rows { schema: rows.schema, stream: running.rows(rows.stream) })
     }
 
     /// Runs a statement that changes something, once: for every row of `parameters`, wholly or not at all, in the
@@ -191,6 +254,18 @@ impl Session {
         statement: &Prepared,
         parameters: Option<&RecordBatch>,
     ) -> Result<Outcome> {
+        let running = self.begin_query(&statement.sql);
+        self.execute_running(&running, within, statement, parameters).await
+    }
+
+    /// [`Session::execute_within`] of what is listed already.
+    pub async fn execute_running(
+        &self,
+        running: &RunningQuery,
+        within: Within,
+        statement: &Prepared,
+        parameters: Option<&RecordBatch>,
+    ) -> Result<Outcome> {
         match &statement.statement {
             Statement::Set(statement) => {
                 let snapshot = self.view(within);
@@ -201,12 +276,16 @@ impl Session {
                 self.control(within, control).await?;
                 return Ok(Outcome::definition());
             }
+            Statement::Cancel(query) => {
+                self.database.queries().cancel(*query)?;
+                return Ok(Outcome::definition());
+            }
             _ => {}
         }
-        let context = self.context();
+        let context = self.context().running(running.query());
         let statement = statement.statement.clone();
         let parameters = parameters.cloned();
-        self.change(within, move |transaction| {
+        self.change(running, within, move |transaction| {
             execute_in(&context, transaction, &statement, parameters.as_ref())
         })
         .await
@@ -215,20 +294,25 @@ impl Session {
     /// Runs `work` in the session's transaction or one of its own, on a thread that may block.
     pub(super) async fn change<T: Send + 'static>(
         &self,
+        running: &RunningQuery,
         within: Within,
         mut work: impl FnMut(&mut Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let workers = self.database.workers();
-        match self.transactions.resolve(within)? {
-            Some(open) => {
-                let turn = open.turn(self.database.engine()).await?;
-                workers.run_for(move |caller| turn.run(caller, work)).await
+        let query = Arc::clone(running.query());
+        let done = async {
+            match self.transactions.resolve(within)? {
+                Some(open) => {
+                    let turn = open.turn(self.database.engine()).await?;
+                    workers.run(move || turn.run(&query, work)).await
+                }
+                None => {
+                    let database = self.database.clone();
+                    workers.run(move || write(&database, &query, &mut work)).await
+                }
             }
-            None => {
-                let database = self.database.clone();
-                workers.run_for(move |caller| write(&database, caller, &mut work)).await
-            }
-        }
+        };
+        running.wait(done).await
     }
 
     /// Carries out a statement about transactions.
@@ -266,14 +350,18 @@ impl Session {
 
     /// Begins a bulk load. In a transaction it joins that.
     pub async fn ingest(&self, within: Within, request: IngestRequest) -> Result<Ingest> {
-        let context = self.context();
+        let name = Arc::clone(&self.settings.lock().application_name);
+        let sql = format!("load into table {}", request.table);
+        // How long a load takes is up to the client that sends it.
+        let running = self.database.queries().begin(self.id, &name, &sql, None);
+        let context = self.context().running(running.query());
         let workers = self.database.workers();
         match self.transactions.resolve(within)? {
             Some(open) => {
                 let turn = open.turn(self.database.engine()).await?;
-                workers.run(move || Ingest::join(&context, turn, request)).await
+                workers.run(move || Ingest::join(&context, running, turn, request)).await
             }
-            None => workers.run(move || Ingest::begin(&context, request)).await,
+            None => workers.run(move || Ingest::begin(&context, running, request)).await,
         }
     }
 
@@ -361,38 +449,57 @@ fn recognise(
         sql: sql.to_owned(),
         statement: statement.clone(),
         description: fast.description().clone(),
+        definitions: fast.definitions(),
         key_range: Some(Arc::new(fast)),
+        planned: None,
     });
     context.database.remember(&context.settings, &prepared);
     Some(prepared)
 }
 
-/// What a statement returns and takes.
+/// Finds out what a statement returns and takes; it is remembered where that stays as long as definitions do.
 fn describe(
     context: &StatementContext,
     snapshot: &Snapshot,
-    statement: &Statement,
-) -> Result<Description> {
+    sql: String,
+    statement: Statement,
+) -> Result<Arc<Prepared>> {
     let plan_context = context.plan_context(snapshot);
-    match statement {
-        Statement::Dml(statement) => dml::describe(&plan_context, statement),
-        Statement::Ddl(_) | Statement::Set(_) | Statement::Control(_) => Ok(Description::default()),
-        Statement::Query(_) | Statement::Show(_) => {
-            Ok(query::plan(&plan_context, statement)?.description)
+    let mut planned = None;
+    let description = match &statement {
+        Statement::Dml(statement) => dml::describe(&plan_context, statement)?,
+        Statement::Ddl(_) | Statement::Set(_) | Statement::Control(_) | Statement::Cancel(_) => {
+            Description::default()
         }
+        Statement::Show(_) => query::plan(&plan_context, &statement)?.description,
+        Statement::Query(_) => {
+            let query = query::plan(&plan_context, &statement)?;
+            let description = query.description.clone();
+            planned = query.kept(&plan_context)?.map(Arc::new);
+            description
+        }
+    };
+    let lasting = planned.is_some() || matches!(statement, Statement::Dml(_));
+    let definitions = plan_context.definitions();
+    let prepared =
+        Arc::new(Prepared { sql, statement, description, definitions, key_range: None, planned });
+    if lasting && prepared.definitions.last() {
+        context.database.remember(&context.settings, &prepared);
     }
+    Ok(prepared)
 }
 
-/// Runs `statement` in a transaction and commits; again where another transaction was first. Where the caller is gone
-/// before the commit, nothing is kept.
+/// Runs `statement` in a transaction and commits; again where another transaction was first. Where it is stopped before the
+/// commit, nothing is kept.
 fn write<T>(
     database: &Database,
-    caller: &Caller<'_>,
+    query: &Query,
     mut statement: impl FnMut(&mut Transaction) -> Result<T>,
 ) -> Result<T> {
     let mut failure = None;
     let result = database.engine().write(|transaction| {
-        let done = statement(transaction).and_then(|value| caller.check().map(|()| value));
+        query.begin_again();
+        let done = statement(transaction).and_then(|value| query.begin_commit().map(|()| value));
         done.map_err(|e| {
             // The engine looks at the kind only: a conflict is tried again, all else ends the transaction.
             let kind = match e.kind() {
@@ -422,6 +529,10 @@ pub(super) fn execute_in(
         Statement::Dml(statement) => dml::execute(context, transaction, statement, parameters),
         Statement::Ddl(statement) => ddl::execute(context, transaction, statement, parameters),
         Statement::Query(_) | Statement::Show(_) => drop_rows(context, transaction, statement),
+        Statement::Cancel(query) => {
+            context.database.queries().cancel(*query)?;
+            Ok(Outcome::definition())
+        }
         Statement::Set(_) | Statement::Control(_) => {
             Err(Error::internal("a statement about the session was run as a change"))
         }

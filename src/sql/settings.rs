@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::ast::{self, Set, Statement as S};
 
 use super::context::{fold, not_found};
 use super::error::{Error, ErrorKind, Result, nearest};
+use super::time_zone::TimeZone;
 use super::types::UTC;
 use crate::engine::{DEFAULT_SCHEMA, Snapshot};
 
@@ -15,9 +16,9 @@ use crate::engine::{DEFAULT_SCHEMA, Snapshot};
 pub(crate) struct Settings {
     /// The schema that bare names mean.
     pub(crate) current_schema: Arc<str>,
-    /// The time zone of text that is cast to TIMESTAMPTZ.
+    /// The time zone of text that becomes a TIMESTAMPTZ.
     pub(crate) time_zone: Arc<str>,
-    /// Time that one query may take.
+    /// Time that one statement may take.
     pub(crate) statement_timeout: Option<Duration>,
     /// What drivers set and read back; changes nothing.
     pub(crate) application_name: Arc<str>,
@@ -38,11 +39,16 @@ impl Default for Settings {
 const SETTINGS: [(&str, &str); 4] = [
     ("application_name", "name that the client gives itself"),
     ("search_path", "schema that names without one mean"),
-    ("statement_timeout", "milliseconds that one query may take; 0 means no limit"),
-    ("timezone", "time zone of text that is cast to TIMESTAMPTZ"),
+    ("statement_timeout", "milliseconds that one statement may take; 0 means no limit"),
+    ("timezone", "time zone of text that becomes a TIMESTAMPTZ"),
 ];
 
 impl Settings {
+    /// The time zone.
+    pub(crate) fn zone(&self) -> TimeZone {
+        TimeZone::new(&self.time_zone)
+    }
+
     /// Names, values and descriptions, sorted by name.
     pub(crate) fn list(&self) -> Vec<(&'static str, String, &'static str)> {
         SETTINGS
@@ -118,7 +124,9 @@ impl Settings {
             }
             "statement_timeout" => self.statement_timeout = timeout(value)?,
             "timezone" => {
-                let zone = if value.eq_ignore_ascii_case("utc") { UTC } else { value };
+                let utc = ["utc", "etc/utc", "z", "+00", "+0000", "+00:00"];
+                let utc = utc.iter().any(|name| value.eq_ignore_ascii_case(name));
+                let zone = if utc { UTC } else { value };
                 zone.parse::<arrow::array::timezone::Tz>()
                     .map_err(|_| Error::data(format!("\"{value}\" is not a time zone")))?;
                 self.time_zone = Arc::from(zone);

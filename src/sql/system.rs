@@ -1,6 +1,7 @@
-//! System tables: information_schema, and the schema `omendb` with tables, segments, indexes and settings.
+//! System tables: information_schema, and the schema `omendb` with tables, segments, indexes, queries and settings.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
@@ -12,6 +13,7 @@ use datafusion::datasource::MemTable;
 
 use super::context::{CATALOG, PlanContext};
 use super::error::{Result, nearest, quote};
+use super::queries::Query;
 use super::types;
 use crate::engine::{
     Column, EncodedKey, KeyColumn, KeyKind, Snapshot, TableMeta, TableName, TableSnapshot,
@@ -26,7 +28,7 @@ pub(crate) const SYSTEM_SCHEMA: &str = "omendb";
 const INFORMATION_TABLES: [&str; 6] =
     ["tables", "columns", "schemata", "views", "table_constraints", "key_column_usage"];
 
-const SYSTEM_TABLES: [&str; 4] = ["tables", "segments", "indexes", "settings"];
+const SYSTEM_TABLES: [&str; 5] = ["tables", "segments", "indexes", "queries", "settings"];
 
 /// All schemas, those of the system too, sorted.
 pub(crate) fn schemas(snapshot: &Snapshot) -> Vec<Arc<str>> {
@@ -54,6 +56,7 @@ pub(crate) fn table(
         (SYSTEM_SCHEMA, "tables") => tables(snapshot)?,
         (SYSTEM_SCHEMA, "segments") => segments(snapshot)?,
         (SYSTEM_SCHEMA, "indexes") => indexes(snapshot)?,
+        (SYSTEM_SCHEMA, "queries") => queries(context)?,
         (SYSTEM_SCHEMA, "settings") => settings(context)?,
         (INFORMATION_SCHEMA, other) => return Err(unknown(name, other, &INFORMATION_TABLES)),
         (SYSTEM_SCHEMA, other) => return Err(unknown(name, other, &SYSTEM_TABLES)),
@@ -371,6 +374,35 @@ fn indexes(snapshot: &Snapshot) -> Result<RecordBatch> {
     );
     columns.push(("trained_at", Arc::new(trained.with_timezone(types::UTC))));
     batch(columns)
+}
+
+fn queries(context: &PlanContext) -> Result<RecordBatch> {
+    let queries = context.statement().database.queries().list();
+    let text = |of: fn(&Query) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(queries.iter().map(|q| of(q))))
+    };
+    let number = |of: fn(&Query) -> u64| unsigned(queries.iter().map(|q| of(q)));
+    let begun = queries.iter().map(|q| {
+        let since = q.begun_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    });
+    let begun = TimestampMicrosecondArray::from_iter_values(begun).with_timezone(types::UTC);
+    let elapsed =
+        Int64Array::from_iter_values(queries.iter().map(|q| q.elapsed().as_millis() as i64));
+    let progress: Float64Array = queries.iter().map(|q| q.progress()).collect();
+    batch(vec![
+        ("query_id", number(Query::id)),
+        ("session_id", number(Query::session)),
+        ("application_name", text(Query::application_name)),
+        ("state", text(|q| q.state())),
+        ("sql", text(Query::sql)),
+        ("started_at", Arc::new(begun)),
+        ("elapsed_millis", Arc::new(elapsed)),
+        ("rows_to_read", number(Query::rows_to_read)),
+        ("rows_read", number(Query::rows_read)),
+        ("rows_returned", number(Query::rows_returned)),
+        ("progress", Arc::new(progress)),
+    ])
 }
 
 fn settings(context: &PlanContext) -> Result<RecordBatch> {

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::error::{Error, Result};
+use super::time_zone::TimeZone;
 
 /// The time zone that TIMESTAMPTZ columns carry.
 pub(crate) const UTC: &str = "UTC";
@@ -117,11 +118,14 @@ fn decimal_128((precision, scale): (u8, i8)) -> DataType {
 
 /// Gives DataFusion's planner the mapping of [`data_type`] for casts.
 #[derive(Debug)]
-pub(crate) struct SqlTypes;
+pub(crate) struct SqlTypes {
+    /// The zone of TIMESTAMPTZ in casts.
+    pub(crate) zone: TimeZone,
+}
 
 impl TypePlanner for SqlTypes {
     fn plan_type_field(&self, sql: &SqlType) -> datafusion::error::Result<Option<FieldRef>> {
-        let data_type = data_type(sql)?;
+        let data_type = self.zone.in_cast(data_type(sql)?);
         Ok(Some(Arc::new(Field::new("", data_type, true))))
     }
 }

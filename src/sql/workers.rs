@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::error::{Error, ErrorKind, Result};
+use super::error::{Error, Result};
 use crate::engine;
 
 /// Stack of a worker, in bytes. Reserved, not used, until a statement is that deep.
@@ -40,22 +40,6 @@ struct State {
     idle_count: usize,
 }
 
-/// The task that waits for a piece of work.
-pub(crate) struct Caller<'a>(&'a dyn Fn() -> bool);
-
-impl Caller<'_> {
-    /// An error where the task is gone: the client cancelled its call, or its time was over.
-    pub(crate) fn check(&self) -> Result<()> {
-        match (self.0)() {
-            false => Ok(()),
-            true => Err(Error::new(
-                ErrorKind::Cancelled,
-                "the client gave the call up; nothing of it was kept",
-            )),
-        }
-    }
-}
-
 impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Workers")
@@ -79,20 +63,11 @@ impl Workers {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run_for(|_| work()).await
-    }
-
-    /// [`Workers::run`] of work that asks whether the caller still waits for it.
-    pub(crate) async fn run_for<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Caller<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
         let (sender, receiver) = oneshot::channel();
         let runtime = self.runtime.clone();
         self.submit(Box::new(move || {
             let _entered = runtime.enter();
-            let gone = || sender.is_closed();
-            let result = caught(|| work(&Caller(&gone)));
+            let result = caught(work);
             // The receiver is gone where the caller was cancelled.
             let _ = sender.send(result);
         }))?;

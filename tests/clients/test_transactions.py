@@ -373,7 +373,26 @@ def test_session_options(server, con, table):
         assert options.get_option(f"{option}timezone") == "+02:00"
         with pytest.raises(flightsql.Error):
             options.set_options(**{f"{option}colour": "red"})
+        execute(other, f"INSERT INTO {table} SELECT value FROM generate_series(2, 20000)")
+        for compression in ("zstd", "lz4", "none"):
+            options.set_options(**{f"{option}compression": compression})
+            assert rows(other, f"SELECT sum(id) FROM (SELECT id FROM {table})") == [(200010000,)]
+            with other.cursor() as cur:
+                cur.execute(f"SELECT id FROM {table}")
+                assert cur.fetch_arrow_table().column("id").to_pylist() == list(range(1, 20001))
+        options.set_options(**{f"{option}endpoint_count": "3"})
+        with other.cursor() as cur:
+            cur.execute(f"SELECT id FROM {table} WHERE id % 2 = 0")
+            assert sorted(cur.fetch_arrow_table().column("id").to_pylist()) == list(range(2, 20001, 2))
+            partitions, _ = cur.adbc_execute_partitions(f"SELECT id FROM {table}")
+            assert len(partitions) == 3
+            got = []
+            for partition in partitions:
+                with con.cursor() as fresh:
+                    fresh.adbc_read_partition(partition)
+                    got.extend(fresh.fetch_arrow_table().column("id").to_pylist())
+            assert got == list(range(1, 20001))
         with pytest.raises(flightsql.Error):
-            options.set_options(**{f"{option}compression": "zstd"})
+            options.set_options(**{f"{option}compression": "gzip"})
     execute(con, f"DROP TABLE {table}.{table}")
     execute(con, f"DROP SCHEMA {table}")

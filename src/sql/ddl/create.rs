@@ -251,7 +251,8 @@ pub(super) fn create_table(
             let all: Vec<usize> = (0..meta.columns.len()).collect();
             let mut caster = BatchCaster::by_position(&meta, &all, CastPolicy::Assign, |_| {
                 Err(Error::internal("every column of CREATE TABLE AS is given"))
-            })?;
+            })?
+            .in_zone(plan_context.zone());
             for batch in plan_context.run(&plan)? {
                 write.insert(&caster.cast(&batch?)?)?;
             }

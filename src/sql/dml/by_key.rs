@@ -21,8 +21,9 @@ use super::row_source::Target;
 use super::values::{Cell, plain_cell};
 use super::{assignments, set_value};
 use crate::engine::{self, KeyColumn, KeyKind, OnConflict, RowAddress, TableSnapshot, Transaction};
-use crate::sql::cast::{BatchCaster, CastPolicy, cast_array};
+use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, StatementContext, fold};
+use crate::sql::time_zone::TimeZone;
 use crate::sql::{Error, Result};
 
 /// The relation that parameters are columns of.
@@ -43,6 +44,7 @@ impl KeyBindings {
         target: &Target,
         selection: Option<&ast::Expr>,
         parameters: Option<&RecordBatch>,
+        zone: &TimeZone,
     ) -> Option<Self> {
         let meta = target.table.meta();
         if meta.key_kind != KeyKind::Primary {
@@ -75,7 +77,7 @@ impl KeyBindings {
             .map(|(column, given)| {
                 let data_type = meta.columns[*column].field.data_type();
                 let given = if all { Arc::clone(given) } else { filter(given, &valid).ok()? };
-                cast_array(&given, data_type, CastPolicy::Lossless).ok()
+                zone.cast_array(&given, data_type, CastPolicy::Lossless).ok()
             })
             .collect::<Option<Vec<_>>>()?;
         let bindings = match all {
@@ -122,7 +124,8 @@ impl KeyBindings {
         let all: Vec<usize> = (0..meta.columns.len()).collect();
         let mut caster = BatchCaster::by_position(meta, &all, CastPolicy::Assign, |_| {
             Err(Error::internal("every column of an updated row is given"))
-        })?;
+        })?
+        .in_zone(context.settings.zone());
         let keys = self.encode(&target.table, 0, self.bindings.num_rows())?;
         let (mut start, mut count) = (0, 0);
         while start < self.bindings.num_rows() {

@@ -15,8 +15,9 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 
 use crate::engine;
-use crate::sql::cast::{CastPolicy, cast_array};
+use crate::sql::cast::CastPolicy;
 use crate::sql::context::PlanContext;
+use crate::sql::time_zone::TimeZone;
 use crate::sql::{Error, Result};
 
 /// Expressions over batches of one schema.
@@ -133,6 +134,7 @@ fn has_placeholder(expression: &Expr) -> Result<bool> {
 pub(crate) fn bind_plan(
     plan: LogicalPlan,
     parameters: Option<&ParamValues>,
+    zone: &TimeZone,
 ) -> Result<LogicalPlan> {
     let Some(ParamValues::List(values)) = parameters else { return Ok(plan) };
     let mut values = values.clone();
@@ -145,7 +147,7 @@ pub(crate) fn bind_plan(
             continue;
         }
         let array = given.value.to_array()?;
-        if let Ok(cast) = cast_array(&array, &data_type, CastPolicy::Lossless) {
+        if let Ok(cast) = zone.cast_array(&array, &data_type, CastPolicy::Lossless) {
             *given = ScalarValue::try_from_array(&cast, 0)?.into();
         } else if matches!(array.data_type(), DataType::Utf8) {
             return Err(Error::data(format!(

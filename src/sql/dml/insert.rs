@@ -151,13 +151,18 @@ impl<'a> Plan<'a> {
         parameters: Option<&ParamValues>,
     ) -> Result<Inserter> {
         let returning = self.returning(context, parameters)?;
-        Inserter::new(transaction, &self.table, self.conflict(context, parameters)?, returning)
+        let conflict = self.conflict(context, parameters)?;
+        Inserter::new(transaction, &self.table, conflict, returning, context.zone())
     }
 
     fn caster(&self, context: &PlanContext) -> Result<BatchCaster> {
-        BatchCaster::by_position(self.table.meta(), &self.columns, CastPolicy::Assign, |column| {
-            defaults::column_default(context, self.table.meta(), column)
-        })
+        let caster = BatchCaster::by_position(
+            self.table.meta(),
+            &self.columns,
+            CastPolicy::Assign,
+            |column| defaults::column_default(context, self.table.meta(), column),
+        )?;
+        Ok(caster.in_zone(context.zone()))
     }
 
     /// What makes the cells of the `i`-th given column.
@@ -180,6 +185,7 @@ impl<'a> Plan<'a> {
             field: &meta.columns[self.columns[i]].field,
             default: &default,
             parameters,
+            zone: context.zone(),
         })
     }
 
@@ -238,7 +244,8 @@ impl<'a> Plan<'a> {
                 inserter.push(&caster.cast_columns(&columns, rows.len())?)?;
             }
             Source::Query(query) => {
-                let logical = bind_plan(context.plan_query(query)?, binding.values)?;
+                let logical =
+                    bind_plan(context.plan_query(query)?, binding.values, &context.zone())?;
                 for batch in context.run(&logical)? {
                     inserter.push(&caster.cast(&batch?)?)?;
                 }

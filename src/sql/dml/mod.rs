@@ -125,7 +125,7 @@ pub(crate) fn refuse(clauses: &[(&str, bool)]) -> Result<()> {
 
 /// The table to change. A view, or a system table, cannot be.
 pub(super) fn table(context: &PlanContext, name: &TableName) -> Result<TableSnapshot> {
-    match context.snapshot().table(name) {
+    match context.table(name) {
         Some(table) => Ok(table),
         None if context.snapshot().view(name).is_some() => {
             Err(Error::unsupported(format!("{name} is a view, and views cannot be changed")))

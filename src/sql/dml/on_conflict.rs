@@ -16,6 +16,7 @@ use crate::engine::{
 };
 use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, fold};
+use crate::sql::time_zone::TimeZone;
 use crate::sql::{Error, Outcome, Result};
 
 /// Name of the row that was to be inserted, in DO UPDATE.
@@ -264,6 +265,7 @@ impl Inserter {
         table: &TableSnapshot,
         conflict: Conflict,
         returning: Option<Returning>,
+        zone: TimeZone,
     ) -> Result<Self> {
         let on_conflict = match conflict {
             // What RETURNING returns must be known here.
@@ -275,7 +277,8 @@ impl Inserter {
         let all: Vec<usize> = (0..meta.columns.len()).collect();
         let caster = BatchCaster::by_position(meta, &all, CastPolicy::Assign, |_| {
             Err(Error::internal("every column of an updated row is given"))
-        })?;
+        })?
+        .in_zone(zone);
         Ok(Self {
             write: transaction.write(table.id(), on_conflict)?,
             table: table.clone(),

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use super::values::{Cell, ColumnCells, plain_cells};
 use crate::sql::cast::ColumnDefault;
 use crate::sql::dialect::OmenDialect;
+use crate::sql::time_zone::TimeZone;
 
 fn cells(values: &str, types: &[DataType]) -> Option<Vec<Vec<Cell>>> {
     let query = Parser::new(&OmenDialect).try_with_sql(values).unwrap().parse_query().unwrap();
@@ -32,7 +33,7 @@ fn literals_and_parameters_are_plain_cells() {
 }
 
 fn column<'a>(field: &'a Field, default: &'a ColumnDefault) -> ColumnCells<'a> {
-    ColumnCells { table: "t", field, default, parameters: None }
+    ColumnCells { table: "t", field, default, parameters: None, zone: TimeZone::utc() }
 }
 
 #[test]

@@ -141,7 +141,12 @@ pub(super) fn execute_update(
         let plan_context = context.plan_context(&transaction.snapshot());
         let (target, from) = update_target(&plan_context, update)?;
         if from.is_empty()
-            && let Some(rows) = KeyBindings::new(&target, update.selection.as_ref(), parameters)
+            && let Some(rows) = KeyBindings::new(
+                &target,
+                update.selection.as_ref(),
+                parameters,
+                &context.settings.zone(),
+            )
             && let Some(count) = rows.update(context, transaction, &target, &update.assignments)?
         {
             return Ok(Outcome::affected(count));
@@ -165,7 +170,12 @@ pub(super) fn execute_delete(
     if returning.is_none() && delete.using.is_none() {
         let plan_context = context.plan_context(&transaction.snapshot());
         let target = delete_target(&plan_context, delete)?;
-        if let Some(rows) = KeyBindings::new(&target, delete.selection.as_ref(), parameters) {
+        if let Some(rows) = KeyBindings::new(
+            &target,
+            delete.selection.as_ref(),
+            parameters,
+            &context.settings.zone(),
+        ) {
             return Ok(Outcome::affected(rows.delete(&target, transaction)?));
         }
     }
@@ -223,8 +233,9 @@ impl Plan {
         let all: Vec<usize> = (0..meta.columns.len()).collect();
         let mut caster = BatchCaster::by_position(meta, &all, CastPolicy::Assign, |_| {
             Err(Error::internal("every column of an updated row is given"))
-        })?;
-        let plan = bind_plan(self.source.logical_plan().clone(), parameters)?;
+        })?
+        .in_zone(context.zone());
+        let plan = bind_plan(self.source.logical_plan().clone(), parameters, &context.zone())?;
         let mut write = transaction.write(self.target.table.id(), OnConflict::Error)?;
         let mut first_only = FirstOnly::default();
         let mut count = 0u64;

@@ -11,7 +11,8 @@ use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
 
-use crate::sql::cast::{CastPolicy, ColumnDefault, cast_array, cast_error, default_array};
+use crate::sql::cast::{CastPolicy, ColumnDefault, cast_error, default_array};
+use crate::sql::time_zone::TimeZone;
 use crate::sql::{Error, Result, types};
 
 /// A cell of a VALUES list that needs no planning.
@@ -100,6 +101,8 @@ pub(super) struct ColumnCells<'a> {
     pub(super) default: &'a ColumnDefault,
     /// The parameters of this execution.
     pub(super) parameters: Option<&'a RecordBatch>,
+    /// Where text is a time.
+    pub(super) zone: TimeZone,
 }
 
 /// What cells have in common that are made in one go.
@@ -166,7 +169,9 @@ impl ColumnCells<'_> {
     pub(super) fn of_bindings(&self, cell: &Cell, binding_count: usize) -> Result<ArrayRef> {
         if let Cell::Parameter(n) = cell {
             let given = self.parameter(*n)?;
-            return cast_array(given, self.field.data_type(), CastPolicy::Assign)
+            return self
+                .zone
+                .cast_array(given, self.field.data_type(), CastPolicy::Assign)
                 .map_err(|f| cast_error(self.table, self.field, given, &f, |row| row as u64));
         }
         let one = |cell| -> Result<ColumnDefault> {
@@ -189,7 +194,8 @@ impl ColumnCells<'_> {
     }
 
     fn assign(&self, given: &ArrayRef, row_of: &dyn Fn(usize) -> u64) -> Result<ArrayRef> {
-        cast_array(given, self.field.data_type(), CastPolicy::Assign)
+        self.zone
+            .cast_array(given, self.field.data_type(), CastPolicy::Assign)
             .map_err(|f| cast_error(self.table, self.field, given, &f, row_of))
     }
 

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::Modes;
 use crate::engine::{self, Engine, ErrorKind as EngineKind, Savepoint, Snapshot};
 use crate::sql::error::{Error, ErrorKind, Result};
-use crate::sql::workers::{Caller, Workers};
+use crate::sql::queries::Query;
+use crate::sql::workers::Workers;
 
 /// How long a call waits for another one that works in the same transaction.
 const TURN_WAIT: Duration = Duration::from_secs(10);
@@ -428,14 +429,16 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Runs a statement: there whole, or not at all where it fails or its caller is gone.
+    /// Runs a statement: there whole, or not at all where it fails or is stopped.
     pub(crate) fn run<T>(
         mut self,
-        caller: &Caller<'_>,
+        query: &Query,
         statement: impl FnOnce(&mut engine::Transaction) -> Result<T>,
     ) -> Result<T> {
-        let result =
-            self.transaction().and_then(statement).and_then(|value| caller.check().map(|()| value));
+        let result = self
+            .transaction()
+            .and_then(statement)
+            .and_then(|value| query.begin_commit().map(|()| value));
         match &result {
             Ok(_) => self.keep(),
             Err(e) => self.fail(e),

@@ -1,0 +1,354 @@
+//! What runs: statements and loads, each with how far it is. They can be listed (`omendb.queries`) and are stopped by
+//! request, by their time limit, or because their client is gone.
+//!
+//! A statement that changes something can be stopped until its commit begins; which of the two comes first is decided by one
+//! exchange of an atomic, so a statement that was reported as stopped has left nothing.
+
+use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use arrow::array::RecordBatch;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::error::{Error, ErrorKind, Result};
+use crate::engine::ErrorKind as EngineKind;
+
+/// Bytes of a text that are listed.
+const MAX_LISTED_BYTES: usize = 4096;
+
+/// States of a query; those of [`Stop`] follow.
+const RUNNING: u8 = 0;
+const COMMITTING: u8 = 1;
+
+/// Why something was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stop {
+    /// Somebody asked for it.
+    Requested = 2,
+    /// Its time limit is over.
+    TimedOut,
+    /// Whoever waited for it is gone.
+    Abandoned,
+}
+
+impl Stop {
+    fn of(state: u8) -> Option<Self> {
+        [Self::Requested, Self::TimedOut, Self::Abandoned].into_iter().find(|s| *s as u8 == state)
+    }
+
+    fn error(self) -> Error {
+        match self {
+            Self::Requested => {
+                Error::new(ErrorKind::Cancelled, "the statement was cancelled by request")
+            }
+            Self::TimedOut => {
+                Error::new(ErrorKind::TimedOut, "the statement ran out of time (statement_timeout)")
+            }
+            Self::Abandoned => Error::new(
+                ErrorKind::Cancelled,
+                "the client gave the call up; nothing of it was kept",
+            ),
+        }
+    }
+}
+
+/// A statement or load that runs.
+#[derive(Debug)]
+pub struct Query {
+    id: u64,
+    session: u64,
+    application_name: Arc<str>,
+    sql: String,
+    begun: Instant,
+    begun_at: SystemTime,
+    state: AtomicU8,
+    wake: CancellationToken,
+    rows_to_read: AtomicU64,
+    rows_read: AtomicU64,
+    rows_returned: AtomicU64,
+}
+
+impl Query {
+    /// Its number, which no other of this run of the server has.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The number of its session.
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// The name that its client gives itself.
+    pub(crate) fn application_name(&self) -> &str {
+        &self.application_name
+    }
+
+    /// Its text, cut off where it is very long.
+    pub(crate) fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    pub(crate) fn begun_at(&self) -> SystemTime {
+        self.begun_at
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    pub(crate) fn state(&self) -> &'static str {
+        match self.state.load(Ordering::Acquire) {
+            RUNNING => "running",
+            COMMITTING => "committing",
+            _ => "stopping",
+        }
+    }
+
+    pub(crate) fn rows_to_read(&self) -> u64 {
+        self.rows_to_read.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rows_read(&self) -> u64 {
+        self.rows_read.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rows_returned(&self) -> u64 {
+        self.rows_returned.load(Ordering::Relaxed)
+    }
+
+    /// The share of the rows to be read that has been, from 0 to 1: the index tells their number exactly before the first is
+    /// read. `None` where no table is read.
+    pub fn progress(&self) -> Option<f64> {
+        let total = self.rows_to_read();
+        (total > 0).then(|| (self.rows_read() as f64 / total as f64).min(1.0))
+    }
+
+    /// Counts rows that it is about to read.
+    pub(crate) fn will_read(&self, rows: u64) {
+        self.rows_to_read.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Counts rows that it has read.
+    pub(crate) fn read(&self, rows: usize) {
+        self.rows_read.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Stops it; says whether that was not too late.
+    pub(crate) fn stop(&self, why: Stop) -> bool {
+        let first = self.exchange(RUNNING, why as u8).is_ok();
+        if first {
+            self.wake.cancel();
+        }
+        first
+    }
+
+    /// Stops it by request; says whether that was not too late.
+    pub fn cancel(&self) -> bool {
+        self.stop(Stop::Requested)
+    }
+
+    /// An error where it was stopped.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_state(self.state.load(Ordering::Acquire))
+    }
+
+    /// From here on it cannot be stopped. An error where it was already.
+    pub(crate) fn begin_commit(&self) -> Result<()> {
+        self.exchange(RUNNING, COMMITTING).or_else(|state| self.check_state(state))
+    }
+
+    /// Lets it be stopped again: its commit met a conflict, and it runs anew.
+    pub(crate) fn begin_again(&self) {
+        if self.exchange(COMMITTING, RUNNING).is_ok() {
+            self.rows_to_read.store(0, Ordering::Relaxed);
+            self.rows_read.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn exchange(&self, from: u8, to: u8) -> Result<(), u8> {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.state.compare_exchange(from, to, success, failure).map(|_| ())
+    }
+
+    fn check_state(&self, state: u8) -> Result<()> {
+        Stop::of(state).map_or(Ok(()), |stop| Err(stop.error()))
+    }
+
+    fn error(&self) -> Error {
+        let stop = Stop::of(self.state.load(Ordering::Acquire));
+        stop.unwrap_or(Stop::Requested).error()
+    }
+
+    /// Ends when it is stopped.
+    pub async fn stopped(&self) {
+        self.wake.cancelled().await;
+    }
+}
+
+/// All that runs in a database. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Queries(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    last: AtomicU64,
+    running: Mutex<BTreeMap<u64, Arc<Query>>>,
+}
+
+impl Queries {
+    /// Lists a statement or load until the answer is dropped.
+    pub(crate) fn begin(
+        &self,
+        session: u64,
+        application_name: &Arc<str>,
+        sql: &str,
+        limit: Option<Duration>,
+    ) -> RunningQuery {
+        let begun = Instant::now();
+        let mut listed = sql.len().min(MAX_LISTED_BYTES);
+        while !sql.is_char_boundary(listed) {
+            listed -= 1;
+        }
+        let query = Arc::new(Query {
+            id: self.0.last.fetch_add(1, Ordering::Relaxed) + 1,
+            session,
+            application_name: Arc::clone(application_name),
+            sql: sql[..listed].to_owned(),
+            begun,
+            begun_at: SystemTime::now(),
+            state: AtomicU8::new(RUNNING),
+            wake: CancellationToken::new(),
+            rows_to_read: AtomicU64::new(0),
+            rows_read: AtomicU64::new(0),
+            rows_returned: AtomicU64::new(0),
+        });
+        self.0.running.lock().insert(query.id, Arc::clone(&query));
+        let deadline = limit.and_then(|limit| begun.checked_add(limit));
+        RunningQuery { queries: self.clone(), query, deadline }
+    }
+
+    /// What runs, oldest first.
+    pub(crate) fn list(&self) -> Vec<Arc<Query>> {
+        self.0.running.lock().values().cloned().collect()
+    }
+
+    /// Stops what has the number `id`.
+    pub(crate) fn cancel(&self, id: u64) -> Result<()> {
+        let query = self.0.running.lock().get(&id).cloned();
+        let query = query.ok_or_else(|| {
+            let message =
+                format!("there is no query {id}, or it has ended; omendb.queries lists what runs");
+            Error::new(ErrorKind::Engine(EngineKind::NotFound), message)
+        })?;
+        if query.cancel() || query.state() == "stopping" {
+            return Ok(());
+        }
+        let message = format!("query {id} is being committed and can not be cancelled any more");
+        Err(Error::new(ErrorKind::State, message))
+    }
+}
+
+/// A statement or load that is listed. Dropped, it is stopped and listed no more.
+#[derive(Debug)]
+pub struct RunningQuery {
+    queries: Queries,
+    query: Arc<Query>,
+    deadline: Option<Instant>,
+}
+
+impl Drop for RunningQuery {
+    fn drop(&mut self) {
+        self.query.stop(Stop::Abandoned);
+        self.queries.0.running.lock().remove(&self.query.id);
+    }
+}
+
+impl RunningQuery {
+    /// What runs.
+    pub fn query(&self) -> &Arc<Query> {
+        &self.query
+    }
+
+    /// Waits for work that makes or changes something, until it is stopped. Work whose commit has begun is waited for.
+    pub(crate) async fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        let stopped = async {
+            match self.deadline {
+                None => self.query.stopped().await,
+                Some(deadline) => {
+                    if tokio::time::timeout_at(deadline, self.query.stopped()).await.is_err()
+                        && !self.query.stop(Stop::TimedOut)
+                    {
+                        self.query.stopped().await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            result = &mut work => result,
+            () = stopped => {
+                // What was done at the same moment has been done.
+                work.now_or_never().unwrap_or_else(|| Err(self.query.error()))
+            }
+        }
+    }
+
+    /// The rows that it returns: they end with an error when it is stopped.
+    pub(crate) fn rows(
+        self,
+        rows: BoxStream<'static, Result<RecordBatch>>,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
+        let stopped = Box::pin(self.query.wake.clone().cancelled_owned());
+        let limit = self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        RunningRows { rows: Some(rows), stopped, limit, running: self }.boxed()
+    }
+}
+
+/// The rows of a query that is listed.
+struct RunningRows {
+    /// None after the last.
+    rows: Option<BoxStream<'static, Result<RecordBatch>>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    limit: Option<Pin<Box<Sleep>>>,
+    running: RunningQuery,
+}
+
+impl Stream for RunningRows {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(rows) = &mut this.rows else { return Poll::Ready(None) };
+        if this.limit.as_mut().is_some_and(|limit| limit.poll_unpin(cx).is_ready()) {
+            this.running.query.stop(Stop::TimedOut);
+        }
+        if this.stopped.poll_unpin(cx).is_ready() {
+            this.rows = None;
+            return Poll::Ready(Some(Err(this.running.query.error())));
+        }
+        let item = futures::ready!(rows.poll_next_unpin(cx));
+        match &item {
+            Some(Ok(batch)) => {
+                let rows = batch.num_rows() as u64;
+                this.running.query.rows_returned.fetch_add(rows, Ordering::Relaxed);
+            }
+            Some(Err(_)) => {}
+            None => this.rows = None,
+        }
+        Poll::Ready(item)
+    }
+}
+
+#[cfg(test)]
+mod tests;
