@@ -27,6 +27,7 @@ use super::kept::{Batches, Kept};
 use super::poll::Polled;
 use super::route::FlightServer;
 use super::session::{Call, Sessions};
+use super::statement::Announced;
 use super::ticket::Id;
 use super::{metadata, statement, wire_type};
 use crate::engine::{DEFAULT_SCHEMA, TableName};
@@ -332,7 +333,7 @@ impl State {
             Command::TicketStatementQuery(t) => self.redeem(call, &t.statement_handle).await,
             Command::CommandPreparedStatementQuery(query) => {
                 let bound = self.resolve(call, &query.prepared_statement_handle)?;
-                self.query_stream(call, bound, None, 0, None).await
+                self.query_stream(call, bound, Announced::default()).await
             }
             command => match metadata::rows(&command, &call.session).await {
                 Some(batch) => batch.map(|b| super::encode::batches(b.schema(), vec![b])),

@@ -22,7 +22,7 @@ use super::session::Call;
 use super::ticket::Id;
 use super::{status, ticket};
 use crate::engine::{KeyRange, TableName};
-use crate::sql::{Outcome, Pinned, Prepared, RunningQuery, StatementKind, Within};
+use crate::sql::{Meaning, Outcome, Pinned, Prepared, RunningQuery, StatementKind, Within};
 
 /// A statement and the parameters to run it with.
 #[derive(Debug)]
@@ -111,6 +111,16 @@ pub(super) fn until(stream: FlightStream, deadline: Option<Instant>) -> FlightSt
     .boxed()
 }
 
+/// What a FlightInfo has settled of the query that its ticket is redeemed for; nothing where a handle is redeemed directly.
+#[derive(Default)]
+pub(super) struct Announced {
+    /// The schema's fingerprint; 0 where none was announced.
+    schema_hash: u64,
+    meaning: Option<Meaning>,
+    part: Option<KeyRange>,
+    pinned: Option<Arc<Pinned>>,
+}
+
 impl State {
     /// FlightInfo of a statement. Runs it if it changes something.
     pub(super) async fn statement_info(
@@ -151,15 +161,17 @@ impl State {
                 .map_err(status::from_sql)?;
         }
         let source = bound.source()?;
+        let meaning = session.meaning();
+        let meaning = meaning.as_ref();
         if parts.len() < 2 {
             // One endpoint needs no more than it would have had.
             let pinned = pinned.filter(Pinned::in_transaction);
-            let endpoint = self.query_endpoint(&schema, source, pinned.as_ref(), None)?;
+            let endpoint = self.query_endpoint(&schema, source, meaning, pinned.as_ref(), None)?;
             return flight_info(&schema, descriptor, vec![endpoint], -1);
         }
-        let endpoints = parts
-            .iter()
-            .map(|part| self.query_endpoint(&schema, source.clone(), pinned.as_ref(), Some(part)));
+        let endpoints = parts.iter().map(|part| {
+            self.query_endpoint(&schema, source.clone(), meaning, pinned.as_ref(), Some(part))
+        });
         flight_info(&schema, descriptor, endpoints.collect::<Result<_, _>>()?, -1)
     }
 
@@ -206,11 +218,16 @@ impl State {
         &self,
         schema: &Schema,
         source: Source,
+        meaning: Option<&Meaning>,
         pinned: Option<&Pinned>,
         part: Option<&KeyRange>,
     ) -> Result<FlightEndpoint, Status> {
         let mut ticket = new_ticket(schema, source);
         ticket.part = part.map(ticket::encode_part);
+        ticket.meaning = meaning.map(|meaning| proto::Meaning {
+            search_path: meaning.search_path.to_string(),
+            timezone: meaning.time_zone.to_string(),
+        });
         let Some(pinned) = pinned else { return Ok(endpoint(ticket::encode(&ticket), None)) };
         let lease = self.options.result_lease;
         self.pinned.put(ticket::parse_id(&ticket.id)?, pinned.clone(), lease)?;
@@ -275,7 +292,14 @@ impl State {
             None => return Err(Status::invalid_argument("the ticket is empty")),
         };
         let running = self.running.begin(id);
-        let rows = self.query_stream(call, bound, pinned, ticket.schema_hash, part.as_ref());
+        // What it meant where it was made, and not what it would in this session.
+        let meaning = ticket.meaning.map_or_else(Meaning::default, |meaning| Meaning {
+            search_path: meaning.search_path.into(),
+            time_zone: meaning.timezone.into(),
+        });
+        let announced =
+            Announced { schema_hash: ticket.schema_hash, meaning: Some(meaning), part, pinned };
+        let rows = self.query_stream(call, bound, announced);
         let rows = running.wait(rows).await?;
         Ok(running.stream(rows))
     }
@@ -285,11 +309,11 @@ impl State {
         &self,
         call: &Call,
         bound: Bound,
-        pinned: Option<Arc<Pinned>>,
-        schema_hash: u64,
-        part: Option<&KeyRange>,
+        announced: Announced,
     ) -> Result<FlightStream, Status> {
         let session = &call.session.sql;
+        let Announced { schema_hash, meaning, part, pinned } = announced;
+        let meaning = meaning.as_ref();
         let pinned = match pinned {
             Some(pinned) => Some(pinned),
             // A handle that is redeemed directly; a ticket that is not pinned reads the latest state.
@@ -302,14 +326,15 @@ impl State {
             Some(pinned) => pinned.snapshot().clone(),
             None => session.database().engine().snapshot(),
         };
-        let prepared = session.prepare_at(&snapshot, &bound.sql).await.map_err(status::from_sql)?;
+        let prepared =
+            session.prepare_at(&snapshot, meaning, &bound.sql).await.map_err(status::from_sql)?;
         if prepared.kind() != StatementKind::Query {
             return Err(Status::invalid_argument(
                 "DoGet runs queries only; ask for the statement's FlightInfo, or send it as an update",
             ));
         }
         let rows = session
-            .query_part(&snapshot, &prepared, bound.batch()?.as_ref(), part)
+            .query_part(&snapshot, meaning, &prepared, bound.batch()?.as_ref(), part.as_ref())
             .await
             .map_err(status::from_sql)?;
         let wire = wire_schema(call, &rows.schema);
@@ -400,6 +425,7 @@ fn new_ticket(schema: &Schema, source: Source) -> proto::Ticket {
         source: Some(source),
         pinned: false,
         part: None,
+        meaning: None,
     }
 }
 

@@ -50,7 +50,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Ingest, IngestMode, IngestRequest};
 pub use prepared::Prepared;
 pub use queries::{Query, RunningQuery};
-pub use session::{Pinned, Session};
+pub use session::{Meaning, Pinned, Session};
 pub use transaction::{Reading, SavepointId, TransactionId, Within};
 
 /// Limits of SQL execution.

@@ -38,6 +38,22 @@ pub struct Pinned {
     open: Option<Arc<Open>>,
 }
 
+/// What the text of a statement depends on beside the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meaning {
+    /// The schema that names without one mean.
+    pub search_path: Arc<str>,
+    /// The zone of times in text.
+    pub time_zone: Arc<str>,
+}
+
+impl Default for Meaning {
+    fn default() -> Self {
+        let Settings { current_schema, time_zone, .. } = Settings::default();
+        Self { search_path: current_schema, time_zone }
+    }
+}
+
 impl Pinned {
     /// What the query reads.
     pub fn snapshot(&self) -> &Snapshot {
@@ -64,6 +80,27 @@ impl Session {
     /// The database.
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// What texts mean in the session; `None` where that is what they mean in any new one.
+    pub fn meaning(&self) -> Option<Meaning> {
+        let settings = self.settings.lock();
+        let (search_path, time_zone) =
+            (Arc::clone(&settings.current_schema), Arc::clone(&settings.time_zone));
+        let meaning = Meaning { search_path, time_zone };
+        (meaning != Meaning::default()).then_some(meaning)
+    }
+
+    /// The settings for one statement, whose text may mean what it does in another session.
+    fn context_of(&self, meaning: Option<&Meaning>) -> Result<StatementContext> {
+        let mut context = self.context();
+        let Meaning { search_path, time_zone } = match meaning {
+            None => return Ok(context),
+            Some(meaning) => meaning,
+        };
+        context.settings.current_schema = Arc::clone(search_path);
+        context.settings.set_time_zone(time_zone)?;
+        Ok(context)
     }
 
     /// The settings of this moment, for one statement.
@@ -100,21 +137,26 @@ impl Session {
             Some(open) => open.view(self.database.engine()),
             None => self.database.engine().snapshot(),
         };
-        self.prepare_on(snapshot, open, sql).await
+        self.prepare_on(self.context(), snapshot, open, sql).await
     }
 
-    /// [`Session::prepare`] against another snapshot.
-    pub async fn prepare_at(&self, snapshot: &Snapshot, sql: &str) -> Result<Arc<Prepared>> {
-        self.prepare_on(snapshot.clone(), None, sql).await
+    /// [`Session::prepare`] against another snapshot, and with what the text means elsewhere.
+    pub async fn prepare_at(
+        &self,
+        snapshot: &Snapshot,
+        meaning: Option<&Meaning>,
+        sql: &str,
+    ) -> Result<Arc<Prepared>> {
+        self.prepare_on(self.context_of(meaning)?, snapshot.clone(), None, sql).await
     }
 
     async fn prepare_on(
         &self,
+        context: StatementContext,
         snapshot: Snapshot,
         open: Option<Arc<Open>>,
         sql: &str,
     ) -> Result<Arc<Prepared>> {
-        let context = self.context();
         if let Some(prepared) = self.database.remembered(&context.settings, &snapshot, sql) {
             // A transaction that has failed says so before anything is run in it.
             return open.map_or(Ok(()), |open| open.check()).map(|()| prepared);
@@ -203,13 +245,14 @@ impl Session {
         statement: &Prepared,
         parameters: Option<&RecordBatch>,
     ) -> Result<Rows> {
-        self.query_part(snapshot, statement, parameters, None).await
+        self.query_part(snapshot, None, statement, parameters, None).await
     }
 
-    /// [`Session::query_at`] of one part, as [`Session::split`] made them.
+    /// [`Session::query_at`] of one part, as [`Session::split`] made them, and of a text that means what it does elsewhere.
     pub async fn query_part(
         &self,
         snapshot: &Snapshot,
+        meaning: Option<&Meaning>,
         statement: &Prepared,
         parameters: Option<&RecordBatch>,
         part: Option<&KeyRange>,
@@ -217,7 +260,7 @@ impl Session {
         if statement.kind() != StatementKind::Query {
             return Err(Error::syntax("the statement returns no rows; execute it as an update"));
         }
-        let context = self.context();
+        let context = self.context_of(meaning)?;
         if let Some(fast) = &statement.key_range {
             let begin = || self.begin_query(&statement.sql);
             if let Some(rows) = fast.run(&context, snapshot, parameters, part, begin).await? {

@@ -123,16 +123,20 @@ impl Settings {
                 self.current_schema = Arc::from(value);
             }
             "statement_timeout" => self.statement_timeout = timeout(value)?,
-            "timezone" => {
-                let utc = ["utc", "etc/utc", "z", "+00", "+0000", "+00:00"];
-                let utc = utc.iter().any(|name| value.eq_ignore_ascii_case(name));
-                let zone = if utc { UTC } else { value };
-                zone.parse::<arrow::array::timezone::Tz>()
-                    .map_err(|_| Error::data(format!("\"{value}\" is not a time zone")))?;
-                self.time_zone = Arc::from(zone);
-            }
+            "timezone" => self.set_time_zone(value)?,
             other => return Err(unknown(other)),
         }
+        Ok(())
+    }
+
+    /// Sets the time zone.
+    pub(crate) fn set_time_zone(&mut self, value: &str) -> Result<()> {
+        let utc = ["utc", "etc/utc", "z", "+00", "+0000", "+00:00"];
+        let utc = utc.iter().any(|name| value.eq_ignore_ascii_case(name));
+        let zone = if utc { UTC } else { value };
+        zone.parse::<arrow::array::timezone::Tz>()
+            .map_err(|_| Error::data(format!("\"{value}\" is not a time zone")))?;
+        self.time_zone = Arc::from(zone);
         Ok(())
     }
 }
