@@ -92,6 +92,7 @@ pub(crate) fn without_rows(plan: LogicalPlan) -> Result<Option<LogicalPlan>> {
         // What else there is may hold rows: samples, series.
         let provider = source_as_provider(source).ok();
         let table = provider.as_ref().and_then(|p| p.downcast_ref::<EngineTable>());
+        let table = table.filter(|table| !table.is_sample());
         lasting &= table.is_some();
         Ok(table.map(|table| {
             let kept = Kept {

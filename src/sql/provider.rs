@@ -38,6 +38,11 @@ impl EngineTable {
         Self::with_schema(Arc::new(Schema::new(fields)), table)
     }
 
+    /// Whether it is a sample of the table's rows.
+    pub(crate) fn is_sample(&self) -> bool {
+        self.sampling.is_some()
+    }
+
     /// The definition of the table.
     pub(crate) fn meta(&self) -> &Arc<TableMeta> {
         self.table.meta()

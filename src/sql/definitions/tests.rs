@@ -103,6 +103,9 @@ fn what_is_of_the_moment_is_not_kept() {
     let first = db.rows(now);
     std::thread::sleep(std::time::Duration::from_millis(2));
     assert_ne!(first, db.rows(now));
+    // Each run of a sample picks anew.
+    let sample = "SELECT SUM(v) FROM t TABLESAMPLE BERNOULLI (50)";
+    assert!(db.prepare(sample).unwrap().planned.is_none());
     // An error of a constant is one of running, not of preparing.
     let broken = "SELECT v / (1 - 1) FROM t";
     assert!(db.prepare(broken).is_ok());
