@@ -226,6 +226,7 @@ impl<K: ModelKey> Leaf<K> {
 fn row<K: ModelKey>(x: K, slope: f64, len: usize) -> usize {
     let at = x.to_f64() / slope;
     if at < len as f64 {
+        debug_assert!(at >= 0.0);
         // SAFETY: it is a number of 0 to `MAX_LEAF`: neither `x` nor `slope` is below 0, and what their
         // quotient is if both are 0 is not below anything.
         unsafe { at.to_int_unchecked::<i32>() as usize }
@@ -323,6 +324,10 @@ impl<K: ModelKey> LeafView<'_, K> {
             end = (row + ROWS).min(self.len);
         }
         let groups = 1 << self.reach.min(2);
+        debug_assert!(row <= self.len);
+        debug_assert!(
+            self.byte + row * self.width as usize / 8 + super::bits::PADDING <= self.packed.0.len()
+        );
         let group = Group {
             residuals: self.packed.at(self.byte),
             width: self.width,

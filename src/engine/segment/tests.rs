@@ -14,6 +14,7 @@ use crate::engine::fs::fault::{Fault, FaultFs, Operation, Repeat};
 use crate::engine::key::{KeyCodec, KeyColumn};
 use crate::engine::schema::FIELD_ID_KEY;
 
+mod damage;
 mod keys;
 mod speed;
 mod stored_types;

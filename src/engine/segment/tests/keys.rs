@@ -26,9 +26,9 @@ fn wide_rows(rows: usize) -> RecordBatch {
     RecordBatch::try_new(schema, columns).unwrap()
 }
 
-const KEYS: [&[usize]; 4] = [&[0], &[0, 2], &[1], &[1, 2]];
+pub(super) const KEYS: [&[usize]; 4] = [&[0], &[0, 2], &[1], &[1, 2]];
 
-fn write_wide(store: &SegmentStore, key: &[usize], rows: usize) -> Written {
+pub(super) fn write_wide(store: &SegmentStore, key: &[usize], rows: usize) -> Written {
     let ids: Vec<u32> = key.iter().map(|i| *i as u32 + 1).collect();
     write(store, &wide_rows(rows), key, &options(&ids, 16 << 10, false), 5000).unwrap()
 }
