@@ -12,6 +12,9 @@ use crate::static_tree::StaticTree;
 
 /// A structure over ascending keys, repeats allowed.
 pub trait Contender {
+    /// Whether it has a way to look up many keys at once.
+    const BATCHES: bool = false;
+
     /// Position of the first key that is `>= q`, or the number of keys.
     fn lower_bound(&self, q: u64) -> u32;
 
@@ -31,6 +34,8 @@ pub trait Contender {
 }
 
 impl Contender for LearnedKeys<u64> {
+    const BATCHES: bool = true;
+
     #[inline(always)]
     fn lower_bound(&self, q: u64) -> u32 {
         // All keys are in memory here.
@@ -179,6 +184,8 @@ impl Contender for Spline<'_> {
 }
 
 impl Contender for StaticTree {
+    const BATCHES: bool = true;
+
     #[inline(always)]
     fn lower_bound(&self, q: u64) -> u32 {
         StaticTree::lower_bound(self, q)

@@ -271,18 +271,19 @@ proptest! {
 #[test]
 fn a_few_keys_are_found_and_their_damage_does_no_harm() {
     let square = |i: u64| i * i * 977;
-    for keys in [vec![1, 2, 3, 5, 8, 13, 21, 1 << 40], (0..150).map(square).collect()] {
-        check(&keys, &[4, 9, u64::MAX]);
+    let (count, step) = if cfg!(miri) { (20, 13) } else { (150, 1) };
+    for keys in [vec![1, 2, 3, 5, 8, 13, 21, 1 << 40], (0..count).map(square).collect()] {
+        check(&keys, &[4, u64::MAX]);
         let wide: Vec<u128> = keys.iter().map(|&k| u128::from(k) << 60).collect();
         check(&wide, &[4, u128::MAX]);
-        let sound = Stored::of(&LearnedKeys::build(&keys)).model;
-        // Miri takes its time.
-        for at in (0..sound.len()).step_by(if cfg!(miri) { 7 } else { 1 }) {
+        let mut stored = Stored::of(&LearnedKeys::build(&keys));
+        for at in (0..stored.model.len()).step_by(step) {
+            let sound = stored.model[at];
             for value in [0, 1, 40, 255] {
-                let mut stored = Stored::of(&LearnedKeys::build(&keys));
                 stored.model[at] = value;
                 exercise::<u64>(&stored, &[0, 5, 1 << 39, u64::MAX]);
             }
+            stored.model[at] = sound;
         }
     }
 }

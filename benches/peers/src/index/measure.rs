@@ -104,12 +104,15 @@ impl<C: Contender> Turns for C {
             Mode::Dependent => pieces(SINGLES, q, out, |q, _| chained(q, |q| self.position(q))),
             Mode::AbsentSingle => pieces(SINGLES, q, out, |q, _| each(q, |q| self.lower_bound(q))),
             Mode::Batched | Mode::AbsentBatched => {
-                pieces(BATCH, q, out, |q, out| self.lower_bound_batch(q, out))
+                // Short pieces where it makes no difference: see `pieces`.
+                let len = if C::BATCHES { BATCH } else { SINGLES };
+                pieces(len, q, out, |q, out| self.lower_bound_batch(q, out))
             }
         }
     }
 }
 
+/// The median of pieces of `len` lookups. Other work on the machine interrupts some, the fewer the shorter they are.
 fn pieces(len: usize, q: &[u64], out: &mut [u32], f: impl Fn(&[u64], &mut [u32])) -> f64 {
     let times = q.chunks(len).zip(out.chunks_mut(len)).map(|(q, out)| {
         let begin = Instant::now();
