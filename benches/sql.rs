@@ -1,12 +1,13 @@
-//! What a statement costs beside its rows: the fast path against DataFusion's planner, and counts over few and many keys.
+//! What a statement costs beside its rows: the fast path against DataFusion's planner, counts over few and many keys, and
+//! what positions answer against the plans that read rows.
 //!
 //! `cargo bench --bench sql`: times are CPU time of the whole process (so that threads count), median of interleaved rounds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Float64Array, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use futures::TryStreamExt;
 use omendb::engine::{Engine, KeySpec, OnConflict, Options, TableName};
 use omendb::sql::{Database, Session, SqlOptions};
@@ -77,6 +78,69 @@ fn load(engine: &Engine, rows: i64) {
         .expect("the load commits");
 }
 
+/// Rows a tenth of a second apart.
+fn load_times(engine: &Engine, rows: i64) {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), false),
+        Field::new("v", DataType::Float64, true),
+    ]));
+    let times = TimestampMicrosecondArray::from_iter_values((0..rows).map(|i| i * 100_000));
+    let values = Float64Array::from_iter_values((0..rows).map(|i| i as f64));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(times), Arc::new(values)]);
+    let batch = batch.expect("the columns fit");
+    engine
+        .write(|txn| {
+            let table =
+                txn.create_table(&TableName::from("e"), &schema, &KeySpec::primary(["at"]))?;
+            txn.insert(table, &batch, OnConflict::Error)
+        })
+        .expect("the load commits");
+}
+
+/// What positions answer, and the same with a condition that makes DataFusion read the rows: one statement a round.
+async fn ranks(session: &Session, rows: i64) {
+    let few = rows / 4;
+    let keys: Vec<String> = (0..1000).map(|i| (i * 7919 % rows * 2).to_string()).collect();
+    let keys = keys.join(", ");
+    let cases = [
+        ("median of the key", format!("SELECT median(k) FROM t WHERE k < {rows} / 2{{}}")),
+        (
+            "percentile_cont, min, max",
+            format!("SELECT quantile_cont(k, 0.99), min(k), max(k) FROM t WHERE k < {rows} / 2{{}}"),
+        ),
+        ("counts by hour", "SELECT date_trunc('hour', at), count(*) FROM e WHERE at > '1970-01-01'{} GROUP BY 1 ORDER BY 1".to_owned()),
+        ("counts by month", "SELECT date_trunc('month', at), count(*) FROM e WHERE at > '1970-01-01'{} GROUP BY 1".to_owned()),
+        ("1,000 rows of an IN list", format!("SELECT v FROM t WHERE k IN ({keys}){{}}")),
+    ];
+    println!("{:<28} {:>12} {:>12}", format!("{few} rows"), "positions", "rows read");
+    for (name, sql) in cases {
+        let mut times = (Vec::new(), Vec::new());
+        for _ in 0..7 {
+            for (times, condition) in [(&mut times.0, ""), (&mut times.1, " AND v >= 0")] {
+                let before = cpu();
+                run(session, &sql.replace("{}", condition)).await;
+                times.push(cpu() - before);
+            }
+        }
+        let (fast, slow) = (micros(median(times.0)), micros(median(times.1)));
+        println!("{name:<28} {fast:>9.1} us {slow:>9.1} us, {:.0} times", slow / fast);
+    }
+    for (name, sql) in [
+        ("avg of a sample of 1 %", "SELECT avg(v) FROM t TABLESAMPLE SYSTEM (1)"),
+        ("the same, BERNOULLI", "SELECT avg(v) FROM t TABLESAMPLE BERNOULLI (1)"),
+        ("avg of all", "SELECT avg(v) FROM t"),
+        ("avg of 1 % by random()", "SELECT avg(v) FROM t WHERE random() < 0.01"),
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let before = cpu();
+            run(session, sql).await;
+            times.push(cpu() - before);
+        }
+        println!("{name:<28} {:>9.1} us", micros(median(times)));
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let rows = arguments
@@ -87,6 +151,7 @@ fn main() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let engine = Engine::open(dir.path(), Options::default()).expect("the engine opens");
     load(&engine, rows);
+    load_times(&engine, rows / 4);
     let database = Database::new(engine, SqlOptions::default()).expect("SQL starts");
     let session = database.session();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -135,6 +200,7 @@ fn main() {
             cpus[2] / cpus[3]
         );
         println!("COUNT(*) many / few: {:.2}", cpus[5] / cpus[4]);
+        ranks(&session, rows).await;
     });
 }
 

@@ -6,7 +6,7 @@ use arrow::datatypes::SchemaRef;
 use super::Engine;
 use super::error::{Error, Result};
 use super::id::TableId;
-use super::key::{KeyColumn, KeyRange};
+use super::key::KeyRange;
 use super::table::{RowAddress, Scan, ScanRequest, TableSnapshot};
 use super::txn::{OnConflict, WriteResult};
 
@@ -58,8 +58,7 @@ impl Table {
             let mut write = txn.write(self.id, OnConflict::Error)?;
             let table = write.table().clone();
             let keys = table.codec().encode(keys)?;
-            let rows = all_rows(&table, &keys)?;
-            write.delete(&rows)?;
+            write.delete(&table.locate_all(&keys)?)?;
             Ok(txn.apply(write)?.deleted_count)
         })
     }
@@ -97,23 +96,4 @@ impl Table {
     pub fn count(&self, range: &KeyRange) -> Result<u64> {
         self.snapshot()?.count(range)
     }
-}
-
-/// Addresses of all rows with these keys.
-fn all_rows(table: &TableSnapshot, keys: &KeyColumn) -> Result<Vec<RowAddress>> {
-    if !table.state.shape.repeats() {
-        return Ok(table.locate(keys)?.into_iter().flatten().collect());
-    }
-    let mut rows = Vec::new();
-    for i in 0..keys.len() {
-        let mut request = ScanRequest::new(KeyRange::point(keys.get(i)));
-        request.projection = Some(Vec::new());
-        request.row_address = true;
-        for batch in table.scan(&request)? {
-            let batch = batch?;
-            let column = batch.column(0).as_any().downcast_ref::<arrow::array::UInt64Array>();
-            rows.extend(column.into_iter().flat_map(|c| c.values()).map(|a| RowAddress(*a)));
-        }
-    }
-    Ok(rows)
 }

@@ -177,6 +177,12 @@ impl KeyStatement {
                 request.ranges = intersect(&request.ranges, part);
             }
         }
+        let whole = |request: &Request| request.offset == 0 && request.limit.is_none();
+        if self.projection.is_some() && requests.len() > 1 && requests.iter().all(whole) {
+            // The keys of all bindings are looked up together.
+            let ranges = requests.into_iter().flat_map(|request| request.ranges).collect();
+            requests = vec![Request { ranges, offset: 0, limit: None }];
+        }
         let work = Work {
             table,
             requests,
@@ -288,8 +294,8 @@ impl Work {
     fn few(&self) -> Result<Option<Rows>> {
         let Some(projection) = &self.projection else { return self.counts().map(Some) };
         let mut rows = 0;
-        for range in self.requests.iter().flat_map(|request| &request.ranges) {
-            rows += self.table.count(range)?;
+        for request in &self.requests {
+            rows += self.table.count_all(&request.ranges)?;
             if rows > FEW_ROWS {
                 return Ok(None);
             }
@@ -310,10 +316,7 @@ impl Work {
     fn counts(&self) -> Result<Rows> {
         let mut counts = Vec::with_capacity(self.requests.len());
         for request in &self.requests {
-            let mut rows = 0;
-            for range in &request.ranges {
-                rows += self.table.count(range)?;
-            }
+            let rows = self.table.count_all(&request.ranges)?;
             let rows = i64::try_from(rows);
             counts.push(rows.map_err(|_| Error::data("the count does not fit BIGINT"))?);
         }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::compute::{SortOptions, concat_batches};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Constraint, Constraints, ScalarValue, Statistics};
@@ -28,7 +28,10 @@ use datafusion::physical_plan::{
 
 use super::explain;
 use super::queries::Query;
-use crate::engine::{self, KeyKind, KeyRange, ScanRequest, TableSnapshot};
+use crate::engine::{
+    self, EncodedKey, KeyColumn, KeyKind, KeyRange, ROW_ADDRESS_COLUMN, RowAddress, ScanRequest,
+    TableSnapshot,
+};
 
 /// A partition of its own is worth this many rows.
 const MIN_PARTITION_ROWS: u64 = 64 * 1024;
@@ -188,11 +191,7 @@ impl ScanExec {
 
     /// Rows that a partition returns, exactly, from the index.
     fn partition_rows(&self, ranges: &[KeyRange]) -> engine::Result<u64> {
-        let mut rows = 0;
-        for range in ranges {
-            rows += self.table.count(range)?;
-        }
-        let rows = rows.saturating_sub(self.offset);
+        let rows = self.table.count_all(ranges)?.saturating_sub(self.offset);
         Ok(self.limit.map_or(rows, |limit| rows.min(limit)))
     }
 
@@ -268,10 +267,7 @@ impl ScanExec {
     /// Cuts the ranges into at most `parts` partitions of equally many rows, or nearly so where keys repeat.
     fn split(&self, parts: usize) -> engine::Result<Vec<Vec<KeyRange>>> {
         let Some((_, ranges)) = self.whole_ranges() else { return Ok(self.partitions.clone()) };
-        let mut rows = 0;
-        for range in &ranges {
-            rows += self.table.count(range)?;
-        }
+        let rows = self.table.count_all(&ranges)?;
         let parts = (parts as u64).min(rows / MIN_PARTITION_ROWS) as usize;
         let parts = self.table.split(&ranges, parts)?;
         let mut partitions: Vec<Vec<KeyRange>> = parts.into_iter().map(|p| p.ranges).collect();
@@ -559,6 +555,15 @@ impl ExecutionPlan for ScanExec {
     }
 }
 
+/// A batch with the addresses of its rows as the last column.
+fn with_addresses(batch: &RecordBatch, rows: &[RowAddress]) -> Result<RecordBatch> {
+    let mut fields = batch.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new(ROW_ADDRESS_COLUMN, DataType::UInt64, false)));
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.0))));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
 /// Reads on a blocking thread.
 pub(crate) struct Reader {
     table: TableSnapshot,
@@ -597,6 +602,11 @@ impl Reader {
         if ranges.len() < 2 {
             return self.read_each(ranges, offset, limit, send);
         }
+        if self.table.points(&ranges[..2])?.is_some()
+            && ranges.iter().all(|r| r.as_point().is_some())
+        {
+            return self.read_points(ranges, offset, limit, send);
+        }
         // Many ranges, such as the points of an IN list, bring few rows each: these are gathered.
         let mut pending = Vec::new();
         let mut rows = 0;
@@ -627,6 +637,52 @@ impl Reader {
             return Ok(true);
         }
         Ok(send(concat_batches(&self.schema, &pending)?))
+    }
+
+    /// The rows of points, looked up many at a time.
+    fn read_points(
+        &self,
+        ranges: &[KeyRange],
+        mut offset: u64,
+        mut limit: Option<u64>,
+        mut send: impl FnMut(RecordBatch) -> bool,
+    ) -> Result<bool> {
+        let columns: Vec<usize> =
+            self.projection.iter().copied().filter(|p| *p != self.address).collect();
+        for ranges in ranges.chunks(GATHER_ROWS) {
+            let timer = self.metrics.elapsed_compute().timer();
+            let keys: Vec<&EncodedKey> = ranges.iter().filter_map(KeyRange::as_point).collect();
+            let keys = KeyColumn::from_keys(self.table.codec().form(), keys)?;
+            let mut rows: Vec<RowAddress> =
+                self.table.locate(&keys)?.into_iter().flatten().collect();
+            let skipped = offset.min(rows.len() as u64);
+            rows.drain(..skipped as usize);
+            offset -= skipped;
+            if let Some(limit) = &mut limit {
+                rows.truncate(usize::try_from(*limit).unwrap_or(usize::MAX));
+                *limit -= rows.len() as u64;
+            }
+            if !rows.is_empty() {
+                let mut batch = self.table.take(&rows, Some(&columns))?;
+                if self.projection.contains(&self.address) {
+                    batch = with_addresses(&batch, &rows)?;
+                }
+                let batch = self.shape(batch)?;
+                drop(timer);
+                self.metrics.record_output(batch.num_rows());
+                if let Some(query) = &self.query {
+                    query.read(batch.num_rows());
+                    query.check().map_err(|e| DataFusionError::External(Box::new(e)))?;
+                }
+                if !send(batch) {
+                    return Ok(false);
+                }
+            }
+            if limit == Some(0) {
+                break;
+            }
+        }
+        Ok(true)
     }
 
     fn read_each(

@@ -221,6 +221,21 @@ fn check(case: &Case) {
         }
     }
 
+    // All rows of some keys, and how many these are.
+    let some: Vec<i64> = (0..2_000).rev().filter(|k| k % 3 < 2).chain([7, 7]).collect();
+    let mut expected: Vec<i64> =
+        model.iter().filter(|r| r.0 < 2_000 && r.0 % 3 < 2).map(|r| r.1).collect();
+    let some = table.codec().encode(&case.form.columns(&some)).unwrap();
+    let found = table.take(&table.locate_all(&some).unwrap(), None).unwrap();
+    let numbers = found.column(found.num_columns() - 1).as_primitive::<Int64Type>();
+    let mut numbers = numbers.values().to_vec();
+    numbers.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(numbers, expected);
+    let points: Vec<KeyRange> = (0..some.len()).map(|i| KeyRange::point(some.get(i))).collect();
+    let each = points.iter().map(|range| table.count(range).unwrap()).sum::<u64>();
+    assert_eq!(table.count_all(&points).unwrap(), each);
+
     // Parts: all rows in order, no key in two of them, as equal as keys allow.
     let parts = table.split(&ranges, case.parts).unwrap();
     assert!(parts.len() <= case.parts);
@@ -261,6 +276,40 @@ proptest! {
     #[test]
     fn equal_a_sorted_list(case in case()) {
         check(&case);
+    }
+}
+
+/// Keys in any order, many at once, are found as they are one by one.
+fn located_together(form: Form, flushed: usize, ordered: bool) {
+    let all: Vec<i64> = (0..12_000).map(|i| if ordered { i } else { i * 7_919 % 12_000 }).collect();
+    let case = Case {
+        form,
+        unique: true,
+        writes: all.chunks(3_000).map(<[i64]>::to_vec).collect(),
+        flushed,
+        deleted: Vec::new(),
+        ends: Vec::new(),
+        parts: 1,
+        ranks: Vec::new(),
+    };
+    let (_dir, table, _) = build(&case);
+    let wanted: Vec<i64> = (0..9_000).map(|i| i * 31 % 13_000).chain([-5, 3, 3]).collect();
+    let wanted = table.codec().encode(&form.columns(&wanted)).unwrap();
+    let together = table.locate(&wanted).unwrap();
+    let one = |i| table.locate_one(&wanted.get(i)).unwrap();
+    assert_eq!(together, (0..wanted.len()).map(one).collect::<Vec<_>>());
+    let mut each: Vec<RowAddress> = together.into_iter().flatten().collect();
+    each.sort_unstable();
+    each.dedup();
+    assert_eq!(table.locate_all(&wanted).unwrap(), each);
+}
+
+#[test]
+fn keys_in_any_order_are_located_together() {
+    for form in [Form::One, Form::Pair, Form::Text] {
+        located_together(form, 4, true);
+        located_together(form, 3, false);
+        located_together(form, 0, true);
     }
 }
 

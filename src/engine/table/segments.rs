@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::deletes::DeleteMap;
 use super::source::{SourceId, SourceState};
-use crate::engine::key::{EncodedKey, KeyRange};
+use crate::engine::key::{EncodedKey, KeyColumn, KeyRange};
 
 /// Segments by their first key. Cheap to clone where nothing but deletes changes.
 #[derive(Debug, Clone, Default)]
@@ -26,16 +26,59 @@ enum Fences {
 }
 
 #[derive(Debug)]
-struct Ends<K> {
+pub(crate) struct Ends<K> {
     firsts: Vec<K>,
     reaches: Vec<K>,
+    /// Whether no two segments have keys between the same ends.
+    disjoint: bool,
 }
+
+/// Keys that are numbers.
+pub(crate) trait Number: Ord + Copy {
+    /// A column of such keys.
+    fn column(keys: Vec<Self>) -> KeyColumn;
+
+    /// The key, if it is such a one.
+    fn of(key: EncodedKey) -> Option<Self>;
+
+    /// The ends of segments with such keys.
+    fn ends(segments: &Segments) -> Option<&Ends<Self>>;
+}
+
+macro_rules! number {
+    ($type:ty, $variant:ident) => {
+        impl Number for $type {
+            fn column(keys: Vec<Self>) -> KeyColumn {
+                KeyColumn::$variant(keys)
+            }
+
+            fn of(key: EncodedKey) -> Option<Self> {
+                match key {
+                    EncodedKey::$variant(key) => Some(key),
+                    _ => None,
+                }
+            }
+
+            fn ends(segments: &Segments) -> Option<&Ends<Self>> {
+                match &*segments.fences {
+                    Fences::$variant(ends) => Some(ends),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+number!(u64, U64);
+number!(u128, U128);
 
 impl<K: Ord + Clone> Ends<K> {
     fn new(ends: Vec<(K, K)>) -> Self {
         let (mut firsts, mut reaches) =
             (Vec::with_capacity(ends.len()), Vec::with_capacity(ends.len()));
+        let mut disjoint = true;
         for (first, last) in ends {
+            disjoint &= reaches.last().is_none_or(|before| *before < first);
             let reach = match reaches.last() {
                 Some(before) if *before > last => K::clone(before),
                 _ => last,
@@ -43,7 +86,18 @@ impl<K: Ord + Clone> Ends<K> {
             firsts.push(first);
             reaches.push(reach);
         }
-        Self { firsts, reaches }
+        Self { firsts, reaches, disjoint }
+    }
+
+    /// The only segment that can hold a key; `None` where there is none. Where segments are disjoint.
+    #[inline]
+    pub(super) fn only(&self, key: &K) -> Option<usize> {
+        let at = self.firsts.partition_point(|first| first <= key).checked_sub(1)?;
+        (self.reaches[at] >= *key).then_some(at)
+    }
+
+    pub(super) fn are_disjoint(&self) -> bool {
+        self.disjoint
     }
 
     /// The segments that begin at `high` or before, without those before the first that reaches `low`.

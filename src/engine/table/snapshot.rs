@@ -85,6 +85,23 @@ impl TableSnapshot {
         Ok(count)
     }
 
+    /// Live rows of several ranges, those of ranges that meet counted twice. Many points are looked up together.
+    pub fn count_all(&self, ranges: &[KeyRange]) -> Result<u64> {
+        if let Some(keys) = self.points(ranges)? {
+            return Ok(self.locate(&keys)?.iter().flatten().count() as u64);
+        }
+        ranges.iter().map(|range| self.count(range)).sum()
+    }
+
+    /// The keys of ranges, if these are several points and no two rows have one key.
+    pub fn points(&self, ranges: &[KeyRange]) -> Result<Option<KeyColumn>> {
+        if self.state.shape.repeats() || ranges.len() < 2 {
+            return Ok(None);
+        }
+        let keys: Option<Vec<&EncodedKey>> = ranges.iter().map(KeyRange::as_point).collect();
+        keys.map(|keys| KeyColumn::from_keys(self.codec().form(), keys)).transpose()
+    }
+
     /// Reads rows in key order.
     pub fn scan(&self, request: &ScanRequest) -> Result<Scan> {
         Scan::new(&self.state, request)
@@ -92,8 +109,11 @@ impl TableSnapshot {
 
     /// Finds the live row of each key; for keys that may repeat, the first.
     pub fn locate(&self, keys: &KeyColumn) -> Result<Vec<Option<RowAddress>>> {
-        if keys.len() == 1 && !self.state.shape.repeats() {
-            return Ok(vec![self.locate_one(&keys.get(0))?]);
+        if !self.state.shape.repeats() {
+            return match keys.len() {
+                1 => Ok(vec![self.locate_one(&keys.get(0))?]),
+                _ => self.state.find_each(keys),
+            };
         }
         let mut addresses = vec![None; keys.len()];
         let order = if keys.is_sorted() { None } else { Some(keys.sort_indices()) };
@@ -109,6 +129,20 @@ impl TableSnapshot {
             };
         }
         Ok(addresses)
+    }
+
+    /// Finds all live rows that have one of some keys, each once, in no order.
+    pub fn locate_all(&self, keys: &KeyColumn) -> Result<Vec<RowAddress>> {
+        if !self.state.shape.repeats() {
+            let mut rows: Vec<RowAddress> = self.locate(keys)?.into_iter().flatten().collect();
+            rows.sort_unstable();
+            rows.dedup();
+            return Ok(rows);
+        }
+        if keys.is_sorted() {
+            return self.state.find_rows(keys);
+        }
+        self.state.find_rows(&keys.take(&keys.sort_indices())?)
     }
 
     /// [`TableSnapshot::locate`] of one key.
