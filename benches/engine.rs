@@ -93,9 +93,13 @@ fn main() -> Result<()> {
     let rows: usize = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(10_000_000);
     let dir = tempfile::tempdir()?;
     let options = Options { cache_bytes: 1 << 30, ..Options::default() };
-    let engine = Engine::open(dir.path(), options)?;
+    let mut engine = Engine::open(dir.path(), options.clone())?;
     let keys: Vec<i64> = (0..rows as i64).map(|k| k * 10).collect();
-    let sorted = load(&engine, "sorted", &keys)?;
+    load(&engine, "sorted", &keys)?;
+    engine.close()?;
+    engine = Engine::open(dir.path(), options)?;
+    let sorted = engine.table("sorted")?;
+    cold_points(&sorted, &keys)?;
     scan("cold", &sorted, rows)?;
     scan("hot", &sorted, rows)?;
     scan("hot again", &sorted, rows)?;
@@ -122,6 +126,30 @@ fn main() -> Result<()> {
     let segments = engine.compact(unsorted.id())?;
     println!("compact {segments} segments: {:.1} ns/row", per(start.elapsed(), rows));
     scan("compacted", &unsorted, rows)?;
+    Ok(())
+}
+
+/// Point reads of whole rows by a table that has nothing in its cache. The system may have the files in its own.
+fn cold_points(table: &Table, keys: &[i64]) -> Result<()> {
+    let mut random = Random(7);
+    let snapshot = table.snapshot()?;
+    let mut times = Vec::new();
+    for _ in 0..300 {
+        let key = keys[random.next() as usize % keys.len()];
+        let key: ArrayRef = Arc::new(Int64Array::from(vec![key]));
+        let encoded = snapshot.codec().encode(&[key])?;
+        let start = Instant::now();
+        let request = ScanRequest::new(KeyRange::point(encoded.get(0)));
+        let rows = snapshot.scan(&request)?.next().transpose()?;
+        times.push(start.elapsed());
+        assert_eq!(rows.map(|b| b.num_rows()), Some(1));
+    }
+    times.sort_unstable();
+    println!(
+        "get one row, cold: median {:.0} us, mean {:.0} us, first 300",
+        per(times[150], 1) / 1e3,
+        per(times.iter().sum(), 300) / 1e3
+    );
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! `cargo bench --bench sql`: times are CPU time of the whole process (so that threads count), median of interleaved rounds.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
@@ -14,6 +15,9 @@ use omendb::sql::{Database, Session, SqlOptions};
 
 const ROUNDS: usize = 15;
 const STATEMENTS: u32 = 200;
+
+const SUM: &str =
+    "SELECT sum(v), max(k % 7) FROM t WHERE k >= 1000000 AND k < 1000200 AND v > 0 GROUP BY k % 3";
 
 /// CPU time of this process so far, all threads.
 #[cfg(target_os = "linux")]
@@ -39,11 +43,18 @@ async fn run(session: &Session, sql: &str) -> usize {
     batches.iter().map(RecordBatch::num_rows).sum()
 }
 
-/// CPU and wall time of one statement.
-async fn measure(session: &Session, sql: &str) -> (Duration, Duration) {
+/// CPU and wall time of one statement; of one with another text each time where it is to be `new`.
+async fn measure(session: &Session, sql: &str, new: bool) -> (Duration, Duration) {
+    static TEXTS: AtomicU64 = AtomicU64::new(0);
     let (cpu_before, before) = (cpu(), Instant::now());
     for _ in 0..STATEMENTS {
-        run(session, sql).await;
+        match new {
+            true => {
+                let text = TEXTS.fetch_add(1, Ordering::Relaxed);
+                run(session, &format!("{sql} -- {text}")).await
+            }
+            false => run(session, sql).await,
+        };
     }
     ((cpu() - cpu_before) / STATEMENTS, before.elapsed() / STATEMENTS)
 }
@@ -162,12 +173,16 @@ fn main() {
     // What differs is one condition that the fast path does not take and DataFusion folds away.
     let cases = [
         ("point, fast path", "SELECT * FROM t WHERE k = 1000000".to_owned()),
+        ("point, new text", "SELECT * FROM t WHERE k = 1000000".to_owned()),
         ("point, DataFusion", "SELECT * FROM t WHERE k = 1000000 AND 1 = 1".to_owned()),
+        ("point, DataFusion, new text", "SELECT * FROM t WHERE k = 1000000 AND 1 = 1".to_owned()),
         ("100 rows, fast path", "SELECT * FROM t WHERE k >= 1000000 AND k < 1000200".to_owned()),
         (
             "100 rows, DataFusion",
             "SELECT * FROM t WHERE k >= 1000000 AND k < 1000200 AND 1 = 1".to_owned(),
         ),
+        ("sum of 100 rows", SUM.to_owned()),
+        ("sum of 100 rows, new text", SUM.to_owned()),
         ("COUNT(*) of 10^3 keys", "SELECT count(*) FROM t WHERE k >= 1001 AND k < 3001".to_owned()),
         (
             "COUNT(*) of half the table",
@@ -181,8 +196,8 @@ fn main() {
     runtime.block_on(async {
         let mut times = vec![Vec::new(); cases.len()];
         for _ in 0..ROUNDS {
-            for (case, (_, sql)) in cases.iter().enumerate() {
-                times[case].push(measure(&session, sql).await);
+            for (case, (name, sql)) in cases.iter().enumerate() {
+                times[case].push(measure(&session, sql, name.ends_with("new text")).await);
             }
         }
         println!("{rows} rows; median of {ROUNDS} interleaved rounds of {STATEMENTS} statements");
@@ -196,10 +211,15 @@ fn main() {
         }
         println!(
             "fast path / DataFusion: point {:.3}, 100 rows {:.3}",
-            cpus[0] / cpus[1],
-            cpus[2] / cpus[3]
+            cpus[0] / cpus[2],
+            cpus[4] / cpus[5]
         );
-        println!("COUNT(*) many / few: {:.2}", cpus[5] / cpus[4]);
+        println!(
+            "kept plan / new text: point {:.2}, sum {:.2}",
+            cpus[2] / cpus[3],
+            cpus[6] / cpus[7]
+        );
+        println!("COUNT(*) many / few: {:.2}", cpus[9] / cpus[8]);
         ranks(&session, rows).await;
     });
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use omendb::engine::{Engine, Options};
+use omendb::engine::{Engine, KeyRange, KeySpec, Options, ScanRequest};
 
 /// `key BIGINT, value BIGINT, text TEXT`.
 pub fn schema() -> SchemaRef {
@@ -69,4 +69,34 @@ pub fn open(options: Options) -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path(), options).unwrap();
     (dir, engine)
+}
+
+/// A few rows that are not in memory cost their pages; what is asked for time and again is kept.
+#[test]
+fn a_row_of_a_cold_table_brings_no_row_group_into_memory() {
+    const ROWS: i64 = 200_000;
+    let options = Options { background: false, ..Options::default() };
+    let (dir, engine) = open(options.clone());
+    let table = engine.create_table("t", &schema(), &KeySpec::primary(["key"])).unwrap();
+    let all: Vec<(i64, i64)> = (0..ROWS).map(|k| (k, k * 3)).collect();
+    table.insert(&rows(&all)).unwrap();
+    engine.flush(None).unwrap();
+    engine.close().unwrap();
+    drop((table, engine));
+    let engine = Engine::open(dir.path(), options).unwrap();
+    let snapshot = engine.table("t").unwrap().snapshot().unwrap();
+    let read = |key: i64| {
+        let key = snapshot.codec().encode(&keys(&[key])).unwrap().get(0);
+        let scan = snapshot.scan(&ScanRequest::new(KeyRange::point(key))).unwrap();
+        scan.flat_map(|batch| pairs(&batch.unwrap())).collect::<Vec<_>>()
+    };
+    for key in [150_000, 17, 150_001] {
+        assert_eq!(read(key), [(key, key * 3)]);
+        let used = engine.cache_stats().used_bytes;
+        assert!(used < 200_000, "{used} bytes are in memory after the row with key {key}");
+    }
+    for key in 150_002..150_010 {
+        assert_eq!(read(key), [(key, key * 3)]);
+    }
+    assert!(engine.cache_stats().used_bytes > 500_000, "a row group that is read often is kept");
 }

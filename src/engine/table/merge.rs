@@ -16,6 +16,9 @@ use crate::engine::key::{self, EncodedKey, KeyColumn};
 /// Rows of the window of keys that a merge holds of each source.
 const WINDOW_ROWS: u64 = 16 * 1024;
 
+/// Rows of a file that are read by their pages where they are not in memory.
+const FEW_ROWS: usize = 32;
+
 /// A stretch of one source.
 #[derive(Debug, Clone)]
 pub(crate) struct Input {
@@ -50,6 +53,16 @@ pub(crate) enum Output {
     RowAddress,
 }
 
+impl Output {
+    /// The field that it is, if it is one.
+    pub(crate) fn field(&self) -> Option<FieldId> {
+        match self {
+            Self::Field { id, .. } => Some(*id),
+            Self::RowAddress => None,
+        }
+    }
+}
+
 /// What is read, from every source alike.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -68,18 +81,32 @@ pub(crate) struct Rows {
     pub(crate) row_count: usize,
 }
 
-/// Columns of a stretch of rows in one block of a source.
+/// Columns of a stretch of rows in one block of a source. Few rows that are not in memory cost their pages, not whole
+/// row groups.
 pub(crate) fn read_columns(
     input: &Input,
     rows: &Range<u64>,
     outputs: &[Output],
 ) -> Result<Vec<ArrayRef>> {
     let len = (rows.end - rows.start) as usize;
+    let source = &input.state.source;
+    let mut few = match len <= FEW_ROWS && source.is_file() {
+        true => {
+            let fields = outputs.iter().filter_map(Output::field).collect::<Vec<_>>();
+            let positions: Vec<u32> = rows.clone().map(|row| row as u32).collect();
+            Some(source.take(&fields, &positions)?.into_iter())
+        }
+        false => None,
+    };
     outputs
         .iter()
         .map(|output| match output {
             Output::Field { id, data_type, initial } => {
-                match input.state.source.column(*id, rows.clone())? {
+                let column = match &mut few {
+                    Some(columns) => columns.next().flatten(),
+                    None => source.column(*id, rows.clone())?,
+                };
+                match column {
                     Some(column) => Ok(column),
                     None => initial_column(data_type, initial.as_ref(), len),
                 }

@@ -258,13 +258,7 @@ impl TableSnapshot {
 }
 
 fn take_rows(source: &SourceState, outputs: &[Output], positions: &[u32]) -> Result<Vec<ArrayRef>> {
-    let fields: Vec<FieldId> = outputs
-        .iter()
-        .filter_map(|o| match o {
-            Output::Field { id, .. } => Some(*id),
-            Output::RowAddress => None,
-        })
-        .collect();
+    let fields: Vec<FieldId> = outputs.iter().filter_map(Output::field).collect();
     let columns = source.source.take(&fields, positions)?;
     outputs
         .iter()

@@ -249,6 +249,11 @@ impl Source {
         }
     }
 
+    /// Whether its rows may have to be read.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::Segment(_))
+    }
+
     /// The stretch of rows around `position` whose columns lie in one array each.
     pub(crate) fn block(&self, position: u64) -> Range<u64> {
         match self {
