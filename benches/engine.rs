@@ -93,11 +93,12 @@ fn main() -> Result<()> {
     let rows: usize = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(10_000_000);
     let dir = tempfile::tempdir()?;
     let options = Options { cache_bytes: 1 << 30, ..Options::default() };
-    let mut engine = Engine::open(dir.path(), options.clone())?;
+    let engine = Engine::open(dir.path(), options.clone())?;
     let keys: Vec<i64> = (0..rows as i64).map(|k| k * 10).collect();
     load(&engine, "sorted", &keys)?;
     engine.close()?;
-    engine = Engine::open(dir.path(), options)?;
+    drop(engine);
+    let engine = Engine::open(dir.path(), options)?;
     let sorted = engine.table("sorted")?;
     cold_points(&sorted, &keys)?;
     scan("cold", &sorted, rows)?;
