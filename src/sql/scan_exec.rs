@@ -314,14 +314,14 @@ pub(crate) fn key_parts(
     let mut parts = Vec::with_capacity(cut.len().max(1));
     let mut lower = Bound::Unbounded;
     for part in cut.iter().skip(1) {
-        // Where a range begins above a key, nothing of it lies at the key.
-        let Some(Bound::Included(key) | Bound::Excluded(key)) =
-            part.ranges.first().map(|r| &r.lower)
-        else {
-            continue;
+        let key = match part.ranges.first().map(|range| &range.lower) {
+            Some(Bound::Included(key)) => Some(key.clone()),
+            Some(Bound::Excluded(key)) => key.successor(),
+            Some(Bound::Unbounded) | None => None,
         };
+        let Some(key) = key else { continue };
         parts.push(KeyRange { lower, upper: Bound::Excluded(key.clone()) });
-        lower = Bound::Included(key.clone());
+        lower = Bound::Included(key);
     }
     parts.push(KeyRange { lower, upper: Bound::Unbounded });
     if reverse {

@@ -188,6 +188,13 @@ async fn several_endpoints_share_out_the_rows_of_one_snapshot() {
     ] {
         assert_eq!(client.info(whole).await.endpoint.len(), 1, "{whole}");
     }
+    // Repeating keys stay together, and the parts are as equal as their runs allow.
+    other.update("CREATE TABLE runs (k BIGINT) CLUSTER BY (k)").await;
+    other.update("INSERT INTO runs SELECT value / 100 FROM generate_series(0, 3999)").await;
+    let info = client.info("SELECT k FROM runs").await;
+    let parts = keys(&mut client, &info).await;
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1000; 4]);
+    assert!(parts.windows(2).all(|pair| pair[0].last() < pair[1].first()));
     // The path of a table too.
     let path = FlightDescriptor::new_path(vec!["big".to_owned()]);
     let info = client.flight.get_flight_info(path).await.unwrap().into_inner();

@@ -75,9 +75,9 @@ impl KeyRange {
                 a >= b
             }
             (Bound::Excluded(a), Bound::Excluded(b)) => {
-                a >= b || successor(a).is_none_or(|next| &next >= b)
+                a >= b || a.successor().is_none_or(|next| &next >= b)
             }
-            (Bound::Excluded(a), Bound::Unbounded) => successor(a).is_none(),
+            (Bound::Excluded(a), Bound::Unbounded) => a.successor().is_none(),
             (Bound::Unbounded, Bound::Excluded(b)) => is_lowest(b),
             _ => false,
         }
@@ -96,15 +96,17 @@ fn tighter(a: &Bound<EncodedKey>, b: &Bound<EncodedKey>, wins: Ordering) -> Boun
     }
 }
 
-/// The next key there can be; `None` where there is none.
-fn successor(key: &EncodedKey) -> Option<EncodedKey> {
-    match key {
-        EncodedKey::U64(k) => k.checked_add(1).map(EncodedKey::U64),
-        EncodedKey::U128(k) => k.checked_add(1).map(EncodedKey::U128),
-        EncodedKey::Bytes(k) => {
-            let mut next = k.to_vec();
-            next.push(0);
-            Some(EncodedKey::Bytes(next.into()))
+impl EncodedKey {
+    /// The next key there can be; `None` where there is none.
+    pub(crate) fn successor(&self) -> Option<Self> {
+        match self {
+            Self::U64(k) => k.checked_add(1).map(Self::U64),
+            Self::U128(k) => k.checked_add(1).map(Self::U128),
+            Self::Bytes(k) => {
+                let mut next = k.to_vec();
+                next.push(0);
+                Some(Self::Bytes(next.into()))
+            }
         }
     }
 }
