@@ -216,7 +216,7 @@ impl PlanContext {
         Ok(futures::executor::block_on(planner.create_physical_plan(plan, self.state()))?)
     }
 
-    /// The logical plan optimized, but not for a moment.
+    /// The logical plan, optimized.
     pub(crate) fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         Ok(self.state().optimize(plan)?)
     }
@@ -334,23 +334,20 @@ impl Iterator for BlockingRows {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Some(query) = &self.query else {
-            return self
-                .runtime
-                .block_on(self.stream.next())
-                .map(|batch| batch.map_err(Error::from));
-        };
-        let next = self.runtime.block_on(async {
+        let Self { runtime, stream, query } = self;
+        runtime.block_on(async {
+            let stopped = async {
+                match query {
+                    Some(query) => query.stopped().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
-                () = query.stopped() => None,
-                next = self.stream.next() => Some(next),
+                () = stopped => query.as_ref().and_then(|query| query.check().err()).map(Err),
+                next = stream.next() => next.map(|batch| batch.map_err(Error::from)),
             }
-        });
-        match next {
-            Some(next) => next.map(|batch| batch.map_err(Error::from)),
-            None => query.check().err().map(Err),
-        }
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use super::parse::Statement;
 use super::query::PlannedQuery;
 
 /// A parsed and checked statement. It holds no snapshot: each execution has its own. Its logical plan is used as long as the
-/// definitions stay on which it was made.
+/// definitions stay on which it was made; names and times in its text mean till then what they meant when it was prepared.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) sql: String,

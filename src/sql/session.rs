@@ -91,15 +91,23 @@ impl Session {
         (meaning != Meaning::default()).then_some(meaning)
     }
 
-    /// The settings for one statement, whose text may mean what it does in another session.
-    fn context_of(&self, meaning: Option<&Meaning>) -> Result<StatementContext> {
+    /// The settings for one statement, whose text may mean what it does in another session. It comes from a client, so it is
+    /// checked as SET checks it: statements are kept by it.
+    fn context_of(
+        &self,
+        meaning: Option<&Meaning>,
+        snapshot: &Snapshot,
+    ) -> Result<StatementContext> {
         let mut context = self.context();
-        let Meaning { search_path, time_zone } = match meaning {
-            None => return Ok(context),
-            Some(meaning) => meaning,
-        };
-        context.settings.current_schema = Arc::clone(search_path);
-        context.settings.set_time_zone(time_zone)?;
+        if let Some(Meaning { search_path, time_zone }) = meaning {
+            let settings = &mut context.settings;
+            if settings.current_schema != *search_path {
+                settings.set("search_path", search_path, snapshot)?;
+            }
+            if settings.time_zone != *time_zone {
+                settings.set("timezone", time_zone, snapshot)?;
+            }
+        }
         Ok(context)
     }
 
@@ -147,7 +155,8 @@ impl Session {
         meaning: Option<&Meaning>,
         sql: &str,
     ) -> Result<Arc<Prepared>> {
-        self.prepare_on(self.context_of(meaning)?, snapshot.clone(), None, sql).await
+        let context = self.context_of(meaning, snapshot)?;
+        self.prepare_on(context, snapshot.clone(), None, sql).await
     }
 
     async fn prepare_on(
@@ -260,7 +269,7 @@ impl Session {
         if statement.kind() != StatementKind::Query {
             return Err(Error::syntax("the statement returns no rows; execute it as an update"));
         }
-        let context = self.context_of(meaning)?;
+        let context = self.context_of(meaning, snapshot)?;
         if let Some(fast) = &statement.key_range {
             let begin = || self.begin_query(&statement.sql);
             if let Some(rows) = fast.run(&context, snapshot, parameters, part, begin).await? {

@@ -130,7 +130,7 @@ impl Settings {
     }
 
     /// Sets the time zone.
-    pub(crate) fn set_time_zone(&mut self, value: &str) -> Result<()> {
+    fn set_time_zone(&mut self, value: &str) -> Result<()> {
         let utc = ["utc", "etc/utc", "z", "+00", "+0000", "+00:00"];
         let utc = utc.iter().any(|name| value.eq_ignore_ascii_case(name));
         let zone = if utc { UTC } else { value };

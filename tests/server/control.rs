@@ -5,7 +5,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
-use arrow_flight::sql::{Any, CommandStatementQuery, ProstMessageExt};
+use arrow_flight::sql::{Any, CommandStatementQuery, ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{CancelFlightInfoRequest, CancelFlightInfoResult, FlightDescriptor, FlightInfo};
 use futures::TryStreamExt;
 use omendb::flight::proto;
@@ -200,6 +200,43 @@ async fn several_endpoints_share_out_the_rows_of_one_snapshot() {
     let info = client.flight.get_flight_info(path).await.unwrap().into_inner();
     assert_eq!((info.endpoint.len(), info.total_records), (4, 100_000));
     assert_eq!(keys(&mut client, &info).await.concat().len(), 100_000);
+    server.stop().await;
+}
+
+/// A ticket comes from a client: what it says of its text is believed no more than SET.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_means_what_it_did_where_it_was_made() {
+    let (server, mut client) = with_rows().await;
+    client.update("CREATE SCHEMA other").await;
+    client.update("CREATE TABLE other.big (k BIGINT PRIMARY KEY)").await;
+    let info = client.info("SELECT k FROM big WHERE k < 4").await;
+    client.update("SET search_path = 'other'").await;
+    assert_eq!(client.fetch(&info).await.num_rows(), 3);
+    let there = client.info("SELECT COUNT(*) FROM big").await;
+    let mut fresh = server.client().await;
+    assert_eq!(fresh.fetch(&there).await.column(0).as_primitive::<Int64Type>().value(0), 0);
+
+    let made_up = |meaning: proto::Meaning| {
+        let ticket = there.endpoint[0].ticket.clone().unwrap();
+        let wrapped = Any::decode(&*ticket.ticket).unwrap();
+        let wrapped: TicketStatementQuery = wrapped.unpack().unwrap().unwrap();
+        let mut inner = proto::Ticket::decode(&*wrapped.statement_handle).unwrap();
+        inner.meaning = Some(meaning);
+        let handle = inner.encode_to_vec().into();
+        let wrapped = TicketStatementQuery { statement_handle: handle };
+        arrow_flight::Ticket { ticket: wrapped.as_any().encode_to_vec().into() }
+    };
+    let meaning = |search_path: String, timezone: &str| proto::Meaning {
+        search_path,
+        timezone: timezone.to_owned(),
+    };
+    for (meaning, code) in [
+        (meaning("x".repeat(1 << 10), "UTC"), Code::NotFound),
+        (meaning("other".to_owned(), "Mars"), Code::InvalidArgument),
+    ] {
+        let refused = fresh.flight.do_get(made_up(meaning)).await.err().unwrap();
+        assert_eq!(refused.code(), code, "{}", refused.code());
+    }
     server.stop().await;
 }
 
