@@ -229,8 +229,11 @@ impl KeyStatement {
         else {
             return Ok(Some(vec![KeyRange::all()]));
         };
-        let Some(request) = self.request(&table, binding)? else { return Ok(None) };
-        Ok(Some(key_parts(&table, request.ranges, count, self.reverse)?))
+        let Some(mut request) = self.request(&table, binding)? else { return Ok(None) };
+        if self.reverse {
+            request.ranges.reverse();
+        }
+        Ok(Some(key_parts(&table, &request.ranges, count, self.reverse)?))
     }
 
     /// What to read for one binding.
@@ -336,11 +339,7 @@ impl Work {
     /// Rows as they are asked for, read on a thread of their own.
     fn stream(self, query: Arc<Query>, runtime: &Handle) -> Result<Rows> {
         for request in &self.requests {
-            let mut rows = 0;
-            for range in &request.ranges {
-                rows += self.table.count(range)?;
-            }
-            let rows = rows.saturating_sub(request.offset);
+            let rows = self.table.count_all(&request.ranges)?.saturating_sub(request.offset);
             query.will_read(request.limit.map_or(rows, |limit| rows.min(limit)));
         }
         let schema = Arc::clone(&self.schema);

@@ -281,10 +281,8 @@ impl ScanExec {
     /// Cuts the keys into parts, in the scan's order, each with about as many of the rows it reads. None where it reads
     /// no more than a number of rows.
     pub(crate) fn parts(&self, count: usize) -> engine::Result<Option<Vec<KeyRange>>> {
-        if self.offset > 0 || self.limit.is_some() {
-            return Ok(None);
-        }
-        key_parts(&self.table, self.partitions.concat(), count, self.reverse).map(Some)
+        let Some((table, ranges)) = self.whole_ranges() else { return Ok(None) };
+        key_parts(table, &ranges, count, self.reverse).map(Some)
     }
 
     /// Reads only what lies in a part of the keys.
@@ -299,18 +297,15 @@ impl ScanExec {
     }
 }
 
-/// Cuts all keys into at most `count` parts, each with about as many of the rows of `ranges`, which are in ascending order, or
-/// in descending order as the parts are then.
+/// Cuts all keys into at most `count` parts, each with about as many of the rows of `ranges` (disjoint, ascending); the last
+/// part comes first with `reverse`.
 pub(crate) fn key_parts(
     table: &TableSnapshot,
-    mut ranges: Vec<KeyRange>,
+    ranges: &[KeyRange],
     count: usize,
     reverse: bool,
 ) -> engine::Result<Vec<KeyRange>> {
-    if reverse {
-        ranges.reverse();
-    }
-    let cut = table.split(&ranges, count)?;
+    let cut = table.split(ranges, count)?;
     let mut parts = Vec::with_capacity(cut.len().max(1));
     let mut lower = Bound::Unbounded;
     for part in cut.iter().skip(1) {
@@ -669,11 +664,7 @@ impl Reader {
                 }
                 let batch = self.shape(batch)?;
                 drop(timer);
-                self.metrics.record_output(batch.num_rows());
-                if let Some(query) = &self.query {
-                    query.read(batch.num_rows());
-                    query.check().map_err(|e| DataFusionError::External(Box::new(e)))?;
-                }
+                self.has_read(batch.num_rows())?;
                 if !send(batch) {
                     return Ok(false);
                 }
@@ -724,11 +715,7 @@ impl Reader {
                     }
                 };
                 let rows = batch.num_rows();
-                self.metrics.record_output(rows);
-                if let Some(query) = &self.query {
-                    query.read(rows);
-                    query.check().map_err(|e| DataFusionError::External(Box::new(e)))?;
-                }
+                self.has_read(rows)?;
                 limit = limit.map(|l| l.saturating_sub(rows as u64));
                 if !send(batch) {
                     return Ok(false);
@@ -736,6 +723,14 @@ impl Reader {
             }
         }
         Ok(true)
+    }
+
+    /// Counts rows. An error where what they are for was stopped.
+    fn has_read(&self, rows: usize) -> Result<()> {
+        self.metrics.record_output(rows);
+        let Some(query) = &self.query else { return Ok(()) };
+        query.read(rows);
+        query.check().map_err(|e| DataFusionError::External(Box::new(e)))
     }
 
     /// The engine's batch with the plan's schema, the row address in its place.
