@@ -166,7 +166,11 @@ async fn several_endpoints_share_out_the_rows_of_one_snapshot() {
         // All read what was there when they were made.
         other.update("DELETE FROM big").await;
         // Tickets stand alone: another connection redeems them.
-        let parts = keys(&mut other, &info).await;
+        let mut parts = keys(&mut other, &info).await;
+        if !sql.contains("ORDER BY") {
+            // The parts are in order; the rows of each need not be.
+            parts.iter_mut().for_each(|part| part.sort_unstable());
+        }
         let share = expected.len() / 4;
         for part in &parts {
             assert!(part.len() > share / 2 && part.len() < share * 2, "{sql}: {}", part.len());
