@@ -1,5 +1,6 @@
 //! Bit-packed residuals, read at any place. The only unsafe reads of the index are here.
 
+use super::chunks::LINE;
 use super::key::ModelKey;
 
 /// Bytes after the last word, so that a read of 16 bytes at any byte of data stays inside, and so does
@@ -9,8 +10,8 @@ pub(super) const PADDING: usize = 4 * 64;
 pub(super) const NARROW: u32 = 56;
 /// Widest one that is read so by one of 16 bytes; beyond, residuals have the width of the key.
 const WIDE: u32 = 120;
-/// Cache lines that one prefetch asks for at most.
-const PREFETCH_LINES: usize = 4;
+/// Cache lines that one prefetch asks for at most, without the last.
+const PREFETCH_LINES: usize = 8;
 
 /// The smallest width in use that holds `bits` bits of a key of `key_bits`.
 pub(super) fn usable_width(bits: u32, key_bits: u32) -> u32 {
@@ -53,18 +54,24 @@ impl Packed<'_> {
         self.0.as_ptr().wrapping_add(byte)
     }
 
-    /// Asks for the cache lines that hold `from..to`, the first few if there are many.
+    /// Asks for the cache lines that hold bytes `from..to`, a few of them if they are many.
     #[inline(always)]
     pub(super) fn prefetch(&self, from: usize, to: usize) {
+        // The first and the last even where they are one: how many there are cannot be foreseen, and to ask twice costs less.
         let base = self.0.as_ptr();
+        let last = to.saturating_sub(1);
         prefetch(base.wrapping_add(from));
-        let to = to.min(from + PREFETCH_LINES * 64);
-        let mut at = from + 64;
-        while at < to {
-            prefetch(base.wrapping_add(at));
-            at += 64;
+        prefetch(base.wrapping_add(last));
+        if last > from + LINE {
+            prefetch(base.wrapping_add(from + LINE));
+            if last > from + 2 * LINE {
+                let mut at = from + 2 * LINE;
+                while at < last.min(from + PREFETCH_LINES * LINE) {
+                    prefetch(base.wrapping_add(at));
+                    at += LINE;
+                }
+            }
         }
-        prefetch(base.wrapping_add(to));
     }
 }
 

@@ -9,33 +9,77 @@ use super::bits::PADDING;
 pub(super) const CHUNK_BYTES: usize = 32 << 10;
 /// Uses of a chunk are counted up to this.
 const MAX_USES: u8 = 3;
+/// Bytes of a cache line, or of half a one.
+pub(super) const LINE: usize = 64;
 
-/// An answer needs a chunk that is not in memory: read it, `Chunks::put` it, and ask again.
+/// An answer needs a chunk that is not in memory: read it, `put` it, and ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
     /// Which chunk.
     pub chunk: usize,
 }
 
-/// Bytes of a chunk as they lie in memory: with room after them, so that a read of some bytes at any
-/// byte of them stays inside.
-pub fn padded(mut bytes: Vec<u8>) -> Arc<[u8]> {
-    bytes.resize(bytes.len() + PADDING, 0);
-    bytes.into()
+/// A cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+/// The bytes of a chunk as they lie in memory: from the begin of a cache line on, and with [`PADDING`] after
+/// them, so that a read of some bytes at any byte of them stays inside.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    lines: Arc<[Line]>,
+    /// Without the padding.
+    len: usize,
 }
 
-/// Zeroes to read a chunk of `len` bytes into, which [`padded`] need not move.
-pub fn unpadded(len: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(len + PADDING);
-    bytes.resize(len, 0);
-    bytes
+impl Chunk {
+    /// A copy of `bytes`.
+    pub fn new(bytes: &[u8]) -> Self {
+        let lines = (bytes.len() + PADDING).div_ceil(LINE);
+        let line = |i: usize| {
+            let mut line = [0; LINE];
+            let rest = bytes.get(i * LINE..).unwrap_or_default();
+            let rest = &rest[..rest.len().min(LINE)];
+            line[..rest.len()].copy_from_slice(rest);
+            Line(line)
+        };
+        Self { lines: (0..lines).map(line).collect(), len: bytes.len() }
+    }
+
+    /// Number of bytes, without the padding.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no byte but the padding.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether both are the same piece of memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lines, &other.lines)
+    }
+
+    /// The bytes, and [`PADDING`] more.
+    #[inline(always)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: a line is `LINE` bytes, of which any value is one, and `new` made enough of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len + PADDING) }
+    }
+
+    /// Memory held, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.lines)
+    }
 }
 
 /// Which chunks are in memory. They come one by one and stay; `Chunks::without` makes a table that has
 /// one less, so that who reads the old one is not disturbed.
 #[derive(Debug, Clone)]
 pub struct Chunks {
-    slots: Box<[OnceLock<Arc<[u8]>>]>,
+    slots: Box<[OnceLock<Chunk>]>,
     /// How often each was used, up to [`MAX_USES`]: shared by all tables of one index.
     uses: Arc<[AtomicU8]>,
 }
@@ -44,7 +88,7 @@ impl Chunks {
     /// Chunks of these lengths, of which none is in memory but those without bytes.
     pub(super) fn new(lengths: &[u32]) -> Self {
         let empty = |length: &u32| match length {
-            0 => OnceLock::from(padded(Vec::new())),
+            0 => OnceLock::from(Chunk::new(&[])),
             _ => OnceLock::new(),
         };
         Self {
@@ -63,26 +107,26 @@ impl Chunks {
         self.slots.is_empty()
     }
 
-    /// Gives chunk `i`, made by [`padded`] and of the right length, to those who ask.
-    pub(super) fn put(&self, i: usize, bytes: &Arc<[u8]>) {
+    /// Gives chunk `i`, of the right length, to those who ask.
+    pub(super) fn put(&self, i: usize, chunk: &Chunk) {
         // Where two threads bring a chunk, either is as good.
-        let _ = self.slots[i].set(Arc::clone(bytes));
+        let _ = self.slots[i].set(chunk.clone());
     }
 
     /// The bytes of chunk `i` and their padding.
     #[inline(always)]
     pub(super) fn get(&self, i: usize) -> Result<&[u8], Missing> {
-        let Some(bytes) = self.slots[i].get() else { return Err(Missing { chunk: i }) };
+        let Some(chunk) = self.slots[i].get() else { return Err(Missing { chunk: i }) };
         // Two threads may count one use; the count only guides what is kept.
         let uses = self.uses[i].load(Ordering::Relaxed);
         if uses < MAX_USES {
             self.uses[i].store(uses + 1, Ordering::Relaxed);
         }
-        Ok(bytes)
+        Ok(chunk.bytes())
     }
 
-    /// Chunk `i` and its padding, if it is in memory; not counted as a use.
-    pub fn slot(&self, i: usize) -> Option<&Arc<[u8]>> {
+    /// Chunk `i`, if it is in memory; not counted as a use.
+    pub fn slot(&self, i: usize) -> Option<&Chunk> {
         self.slots[i].get()
     }
 
@@ -98,7 +142,7 @@ impl Chunks {
         for (slot, uses) in self.slots.iter().zip(&*self.uses) {
             any |= match slot.get() {
                 None => false,
-                Some(bytes) if bytes.len() == PADDING => uses.swap(0, Ordering::Relaxed) > 0,
+                Some(chunk) if chunk.is_empty() => uses.swap(0, Ordering::Relaxed) > 0,
                 Some(_) => uses.load(Ordering::Relaxed) > 0,
             };
         }
@@ -108,8 +152,8 @@ impl Chunks {
     /// The same chunks but for chunk `i`, which is not in memory.
     #[must_use]
     pub(super) fn without(&self, i: usize) -> Self {
-        let copy = |(j, slot): (usize, &OnceLock<Arc<[u8]>>)| match slot.get() {
-            Some(bytes) if j != i => OnceLock::from(Arc::clone(bytes)),
+        let copy = |(j, slot): (usize, &OnceLock<Chunk>)| match slot.get() {
+            Some(chunk) if j != i => OnceLock::from(chunk.clone()),
             _ => OnceLock::new(),
         };
         Self {
@@ -121,8 +165,8 @@ impl Chunks {
     /// The same chunks, of which none is in memory but those without bytes.
     #[must_use]
     pub(super) fn emptied(&self) -> Self {
-        let copy = |slot: &OnceLock<Arc<[u8]>>| match slot.get() {
-            Some(bytes) if bytes.len() == PADDING => OnceLock::from(Arc::clone(bytes)),
+        let copy = |slot: &OnceLock<Chunk>| match slot.get() {
+            Some(chunk) if chunk.is_empty() => OnceLock::from(chunk.clone()),
             _ => OnceLock::new(),
         };
         Self { slots: self.slots.iter().map(copy).collect(), uses: Arc::clone(&self.uses) }
@@ -130,11 +174,11 @@ impl Chunks {
 
     /// Bytes of the table, without the chunks.
     pub(super) fn table_bytes(&self) -> usize {
-        self.slots.len() * (size_of::<OnceLock<Arc<[u8]>>>() + 1)
+        self.slots.len() * (size_of::<OnceLock<Chunk>>() + 1)
     }
 
     /// Bytes of the chunks that are in memory.
     pub(super) fn resident_bytes(&self) -> usize {
-        self.slots.iter().filter_map(OnceLock::get).map(|bytes| bytes.len()).sum()
+        self.slots.iter().filter_map(OnceLock::get).map(Chunk::memory_bytes).sum()
     }
 }

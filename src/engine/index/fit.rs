@@ -8,22 +8,20 @@
 use super::bits::{NARROW, Packer, usable_width};
 use super::chunks::CHUNK_BYTES;
 use super::key::ModelKey;
-use super::leaf::{Leaf, Line, MAX_LEAF, SLIM_BITS, bias};
+use super::leaf::{Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, sampled_rows};
 #[cfg(target_arch = "x86_64")]
 use super::simd;
 use super::{LearnedKeys, Model};
 
 /// Keys of the blocks that are cut or joined.
 const BLOCK: usize = 4096;
-/// What a leaf costs, in bits: twice its size, because leaves are worth more than keys where they fit a
+/// What a leaf costs, in bits: twice what it and its share of the root take, because leaves are worth more than keys where they fit a
 /// cache that keys do not fit.
-const LEAF_COST: usize = 512;
+const LEAF_COST: usize = 1024;
 /// Leaves are not cut below this.
 const MIN_LEAF: usize = 128;
 /// Keys whose residuals are computed together; a multiple of eight.
 const PIECE: usize = 256;
-/// No leaf of more keys has a wider window than this, in rows.
-const MAX_WINDOW: f64 = 1024.0;
 
 /// The line through a run of keys and the width of its residuals.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +34,13 @@ struct Fit {
 }
 
 impl Fit {
-    /// Bits of leaf, its share of the root, and residuals.
+    /// Bits of leaf, its share of the root, residuals, and samples, which take one for each key.
     fn cost(&self) -> usize {
-        LEAF_COST + self.len * self.width as usize
+        LEAF_COST + self.len * (self.width as usize + usize::from(self.is_sampled()))
+    }
+
+    fn is_sampled(&self) -> bool {
+        is_sampled(self.line, self.width)
     }
 
     /// Bytes of its residuals: whole words.
@@ -48,7 +50,7 @@ impl Fit {
 
     /// Whether a leaf may be so.
     fn is_allowed(&self) -> bool {
-        self.window() <= MAX_WINDOW && self.bytes() <= CHUNK_BYTES
+        (self.len <= MAX_SAMPLED || !self.is_sampled()) && self.bytes() <= CHUNK_BYTES
     }
 
     /// Rows that its residuals spread over.
@@ -65,6 +67,7 @@ pub struct Builder<K> {
     pending: Vec<K>,
     len: usize,
     leaves: Vec<Leaf<K>>,
+    samples: Vec<u16>,
     packer: Packer,
     /// Lengths of the chunks that are complete. The first is for leaves without residuals: it is empty.
     lengths: Vec<u32>,
@@ -80,6 +83,7 @@ impl<K: ModelKey> Default for Builder<K> {
             pending: Vec::new(),
             len: 0,
             leaves: Vec::new(),
+            samples: Vec::new(),
             packer: Packer::default(),
             lengths: vec![0],
             complete: vec![Vec::new()],
@@ -127,7 +131,14 @@ impl<K: ModelKey> Builder<K> {
         self.end_chunk();
         let mean_error = self.error_sum / self.len.max(1) as f64;
         let max_error = self.max_error.ceil() as usize;
-        let model = Model::assemble(self.len, self.leaves, self.lengths, max_error, mean_error);
+        let model = Model::assemble(
+            self.len,
+            self.leaves,
+            self.samples,
+            self.lengths,
+            max_error,
+            mean_error,
+        );
         (LearnedKeys::new(model), self.complete)
     }
 
@@ -159,14 +170,20 @@ impl<K: ModelKey> Builder<K> {
             _ => Leaf::<K>::data(self.lengths.len(), self.packer.words()),
         };
         let errors = fit.pack(keys, &mut self.packer);
-        let mean_error = errors / fit.len as f64;
         let span = keys[fit.len - 1].sub(keys[0]).bit_len();
-        self.leaves.push(Leaf {
+        let leaf = Leaf {
             first: keys[0],
-            meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, span, mean_error),
+            meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, span),
             start: (self.len + fit.start) as u32,
             data,
-        });
+            derived: 0,
+        };
+        let leaf = leaf.derive(self.samples.len(), fit.len);
+        if leaf.is_sampled() {
+            self.samples
+                .extend(sampled_rows(fit.len).map(|row| leaf.sample(leaf.relative(keys[row]))));
+        }
+        self.leaves.push(leaf);
         self.max_error = self.max_error.max(fit.window() / 2.0);
         self.error_sum += errors;
     }
@@ -216,7 +233,7 @@ impl<K: ModelKey> Trainer<'_, K> {
             self.fits.push(whole);
             return cost;
         }
-        let part = len.next_power_of_two() / if len <= 256 { 2 } else { 4 };
+        let part = len.next_power_of_two() / if len <= 2 * MAX_SAMPLED { 2 } else { 4 };
         let before = self.fits.len();
         let mut parts = 0;
         for at in (start..start + len).step_by(part) {

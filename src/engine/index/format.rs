@@ -2,13 +2,13 @@
 
 use super::bits::usable_width;
 use super::key::ModelKey;
-use super::leaf::{Leaf, MAX_LEAF};
+use super::leaf::{Leaf, MAX_LEAF, MAX_SAMPLED, samples};
 use super::root::MAX_LEAVES;
-use super::{LearnedKeys, Model, SENTINELS};
+use super::{LearnedKeys, Model, SAMPLE_PADDING, SENTINELS};
 use crate::engine::error::{Error, Result};
 
 const MAGIC: [u8; 4] = *b"OLRN";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Bytes before the first leaf.
 const HEADER: usize = 32;
 
@@ -30,6 +30,8 @@ impl<K: ModelKey> LearnedKeys<K> {
             out.extend_from_slice(&leaf.start.to_le_bytes());
             out.extend_from_slice(&leaf.data.to_le_bytes());
         }
+        let samples = model.samples.len() - SAMPLE_PADDING;
+        out.extend(model.samples[..samples].iter().flat_map(|sample| sample.to_le_bytes()));
     }
 
     /// Reads what [`Self::encode`] wrote, the whole of `bytes`, for chunks of these lengths, none of which is
@@ -57,8 +59,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         let max_error = input.u64()? as usize;
         let mean_error = f64::from_bits(input.u64()?);
         // Sizes are compared with what is there before anything is allocated.
-        if leaf_count as u64 * Leaf::<K>::BYTES as u64 != input.0.len() as u64 {
-            return Err(corrupt("its length is not that of its leaves"));
+        if leaf_count as u64 * Leaf::<K>::BYTES as u64 > input.0.len() as u64 {
+            return Err(corrupt("it is shorter than its leaves"));
         }
         if leaf_count > MAX_LEAVES || (leaf_count == 0) != (len == 0) {
             return Err(corrupt(format!("{leaf_count} leaves for {len} keys")));
@@ -72,10 +74,26 @@ impl<K: ModelKey> LearnedKeys<K> {
                 meta: input.u64()?,
                 start: input.u32()?,
                 data: input.u32()?,
+                derived: 0,
             });
         }
         check_leaves(&leaves, len, chunk_lengths)?;
-        let model = Model::assemble(len, leaves, chunk_lengths.to_vec(), max_error, mean_error);
+        let mut count = 0;
+        for i in 0..leaf_count {
+            let end = leaves.get(i + 1).map_or(len, |next| next.start as usize);
+            let own = end - leaves[i].start as usize;
+            leaves[i] = leaves[i].derive(count, own);
+            if leaves[i].is_sampled() {
+                count += samples(own);
+            }
+        }
+        let (pairs, rest) = input.0.as_chunks::<2>();
+        if pairs.len() != count || !rest.is_empty() {
+            return Err(corrupt("its length is not that of its leaves and their samples"));
+        }
+        let samples = pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
+        let lengths = chunk_lengths.to_vec();
+        let model = Model::assemble(len, leaves, samples, lengths, max_error, mean_error);
         Ok(Self::new(model))
     }
 }
@@ -97,6 +115,9 @@ fn check_leaves<K: ModelKey>(leaves: &[Leaf<K>], len: usize, chunk_lengths: &[u3
         }
         if next.is_some_and(|n| n.first < leaf.first) {
             return bad(i + 1, "has a first key below the one before it");
+        }
+        if leaf.is_sampled() && end - start > MAX_SAMPLED {
+            return bad(i, "has more samples than a leaf can");
         }
         let width = leaf.width();
         if width > K::BITS || usable_width(width, K::BITS) != width {

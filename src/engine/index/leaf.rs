@@ -1,10 +1,11 @@
 //! One leaf: a line through a run of keys, and how far each key lies off it.
 
+use super::SAMPLE_PADDING;
 use super::bits::{NARROW, Packed};
 use super::chunks::CHUNK_BYTES;
 use super::key::ModelKey;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Group, count_below};
+use super::simd::{Group, count_below, count_samples};
 
 /// Longest leaf, in keys. Lines are exact integers because `mantissa * MAX_LEAF < 2^64`.
 pub(super) const MAX_LEAF: usize = 1 << 16;
@@ -14,17 +15,17 @@ const MANTISSA: u32 = 36;
 const WORD_BITS: u32 = (CHUNK_BYTES / 8).ilog2();
 /// Rows that are compared at once at most.
 const ROWS: usize = 32;
-/// Reach of leaves with a wider window than that, whose keys lie near the middle of it mostly.
-const MIDDLE: u32 = 3;
-/// Reach of leaves whose keys lie anywhere in a wide window.
-const FAR: u32 = 4;
+/// Rows from one sample of a leaf to the next.
+const SAMPLE_ROWS: usize = 16;
+/// Keys of a leaf with samples at most: they are compared all at once.
+pub(super) const MAX_SAMPLED: usize = 512;
+/// Reach of leaves with a wider window than 16 rows, which have samples.
+const SAMPLED: u32 = 2;
 /// Added to the reach of leaves of 128-bit keys that span less than 2^62 and have narrow residuals:
 /// they are searched as leaves of 64-bit keys are.
 const SLIM: u32 = 8;
 /// Bits that the keys of such a leaf span at most.
 pub(super) const SLIM_BITS: u32 = 62;
-/// Rows from the middle of the window that keys of [`MIDDLE`] leaves have on average at most.
-const NEAR: f64 = 16.0;
 
 /// A line in integers: its value at `i` is `mantissa * i * 2^-exponent`, rounded down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,13 @@ impl Line {
         if e < 64 { (e, 0) } else { (0, e - 64) }
     }
 
+    /// Its value at `i`.
+    #[inline(always)]
+    pub(super) fn at<K: ModelKey>(self, i: usize) -> K {
+        let (right, left) = self.shifts();
+        K::from_u64(self.mantissa.wrapping_mul(i as u64) >> right).shl(left)
+    }
+
     /// Its slope: keys per row.
     #[inline(always)]
     pub(super) fn slope(self) -> f64 {
@@ -70,37 +78,31 @@ impl Line {
 /// Keys `start..` up to the start of the next leaf. Key `start + i` is
 /// `first + line(i) + residual(i) - bias`, with the residuals in `width` bits each from word `data` on.
 #[derive(Debug, Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(32))]
 pub(super) struct Leaf<K> {
     /// Its first key. Leaves are found by it.
     pub first: K,
     /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), reach (4),
-    /// mantissa (36). A reach of `r` below 3 says that `8 << r` rows hold any window of the leaf, one
-    /// row before and one after it; 3 that most keys are near the middle of it, 4 that they are not.
+    /// mantissa (36). A reach of `r` below 2 says that `8 << r` rows hold any window of the leaf, one
+    /// row before and one after it; 2 that the leaf has samples.
     /// 8 is added for keys of 128 bits that span less than 62 and have residuals of 56 at most.
     pub meta: u64,
     /// Position of its first key.
     pub start: u32,
     /// Where its residuals begin: chunk, and word of 8 bytes in it (12 bits). All lie in that chunk.
     pub data: u32,
+    /// Not stored. With samples, where they begin and above that the bits of a key that they leave out; without, two floats: rows per
+    /// key of its line, and above that the row to begin at for its first key. Of 32 bits each.
+    pub derived: u64,
 }
 
 impl<K: ModelKey> Leaf<K> {
     /// Bytes of a leaf, in memory and on disk.
     pub(super) const BYTES: usize = K::BYTES + 16;
 
-    /// `span` is the bits that its keys span, `mean_error` that of its keys, in rows.
-    pub(super) fn meta(line: Line, width: u32, bias: u8, span: u32, mean_error: f64) -> u64 {
-        // Floor of the lower end, floor plus one of the upper, a row before and one after.
-        let rows = 2f64.powi(width as i32) / line.slope() + 4.0;
-        let reach = match rows {
-            _ if line.mantissa == 0 => FAR,
-            ..=8.0 => 0,
-            ..=16.0 => 1,
-            ..=32.0 => 2,
-            _ if mean_error <= NEAR => MIDDLE,
-            _ => FAR,
-        };
+    /// `span` is the bits that its keys span.
+    pub(super) fn meta(line: Line, width: u32, bias: u8, span: u32) -> u64 {
+        let reach = reach(line, width);
         let slim = K::BITS > 64 && span <= SLIM_BITS && width <= NARROW;
         let reach = if slim { reach | SLIM } else { reach };
         line.mantissa << 28
@@ -108,6 +110,71 @@ impl<K: ModelKey> Leaf<K> {
             | u64::from(bias) << 16
             | u64::from(width) << 8
             | u64::from(line.exponent)
+    }
+
+    /// Whether it has samples.
+    #[inline(always)]
+    pub(super) fn is_sampled(&self) -> bool {
+        self.reach() >= SAMPLED
+    }
+
+    /// Derives what is not stored, of a leaf of `len` keys before which there are so many samples.
+    pub(super) fn derive(mut self, samples: usize, len: usize) -> Self {
+        self.derived = if self.is_sampled() {
+            // No key lies further from the line than that.
+            let top = self.line().at::<K>(len - 1).saturating_add(K::mask(self.width()));
+            u64::from(top.bit_len().saturating_sub(16)) << 32 | samples as u64
+        } else {
+            let (rows, before) = match self.line().slope() {
+                // All keys are equal, and what is looked for is greater.
+                0.0 => (0.0, MAX_LEAF as f32),
+                slope => {
+                    let below = self.bias().to_f64() - K::mask(self.width()).to_f64();
+                    (slope.recip() as f32, (below / slope - 1.0) as f32)
+                }
+            };
+            u64::from(before.to_bits()) << 32 | u64::from(rows.to_bits())
+        };
+        self
+    }
+
+    /// Where the samples of a leaf that has some begin.
+    #[inline(always)]
+    pub(super) fn first_sample(&self) -> usize {
+        self.derived as u32 as usize
+    }
+
+    /// The sample of a key or of what is looked for, in the terms of [`LeafView::relative`].
+    #[inline(always)]
+    pub(super) fn sample(&self, u: K) -> u16 {
+        u.shr((self.derived >> 32) as u32).clamp64().min(u64::from(u16::MAX)) as u16
+    }
+
+    /// Rows between two samples, or more where samples are equal: the first row whose relative key is `>= u` is one of them or
+    /// the one after them, and unless the leaf has only greater ones, the key of the first of these rows is less.
+    ///
+    /// # Safety
+    /// With `SIMD`, the processor must support [`super::simd`]. [`SAMPLE_PADDING`] must follow the samples of all leaves.
+    #[inline(always)]
+    pub(super) unsafe fn narrow<const SIMD: bool>(
+        &self,
+        all: &[u16],
+        u: K,
+        len: usize,
+    ) -> (usize, usize) {
+        let (from, n) = (self.first_sample(), samples(len));
+        let sample = self.sample(u);
+        #[cfg(target_arch = "x86_64")]
+        let counts = if SIMD {
+            debug_assert!(n <= SAMPLE_PADDING && from + SAMPLE_PADDING <= all.len());
+            // SAFETY: the caller sees to the features; behind the first sample of a leaf, its own or the padding are readable.
+            unsafe { count_samples(all.as_ptr().add(from), n, sample) }
+        } else {
+            count(&all[from..from + n], sample)
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let counts = count(&all[from..from + n], sample);
+        (counts.0 * SAMPLE_ROWS, ((counts.1 + 1) * SAMPLE_ROWS).min(len))
     }
 
     /// The place of residuals that begin at word `word` of chunk `chunk`.
@@ -166,7 +233,6 @@ impl<K: ModelKey> Leaf<K> {
             packed,
             byte: self.word() * 8,
             mantissa: self.meta >> 28,
-            reach: self.reach(),
             slim: self.is_slim(),
             right,
             left,
@@ -188,6 +254,13 @@ impl<K: ModelKey> Leaf<K> {
         q.sub(self.first).saturating_add(self.bias())
     }
 
+    /// Asks the processor for the cache lines of rows `lo..hi`, a few at most.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, packed: Packed<'_>, lo: usize, hi: usize) {
+        let (byte, width) = (self.word() * 8, self.width() as usize);
+        packed.prefetch(byte + lo * width / 8, byte + (hi * width).div_ceil(8));
+    }
+
     /// Rows within which the first key whose relative value is `>= u` lies, ends included.
     ///
     /// A residual is at least 0, so that row is not above the first where the line alone reaches `u`,
@@ -200,25 +273,63 @@ impl<K: ModelKey> Leaf<K> {
         if line.mantissa == 0 {
             return (0, len);
         }
-        let slope = line.slope();
-        let lo = row(u.saturating_sub(K::mask(self.width())), slope, len);
-        (lo, (row(u, slope, len) + 1).min(len))
+        let lo = row(u.saturating_sub(K::mask(self.width())), line.slope(), len);
+        (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows that [`LeafView::find`] is to look at: the window, or with `SIMD` the rows to compare at
-    /// once, which takes one quotient instead of two.
+    /// The rows that [`LeafView::find`] is to look at for `q`, which is above the first key and whose relative value is `u`: the window,
+    /// or with `SIMD` the rows to compare at once, which takes one product. It is off by a row now and then, when the search goes on.
     #[inline(always)]
-    pub(super) fn aim<const SIMD: bool>(&self, u: K, len: usize) -> (usize, usize) {
-        let reach = self.reach();
-        if !SIMD || !self.is_slim() || reach >= FAR {
+    pub(super) fn aim<const SIMD: bool>(&self, q: K, u: K, len: usize) -> (usize, usize) {
+        if !SIMD || !self.is_slim() {
             return self.window(u, len);
         }
-        let u = u.clamp64();
-        let mask = u64::mask(self.width());
-        let (mask, before) = if reach == MIDDLE { (mask >> 1, ROWS / 2) } else { (mask, 1) };
-        let at = row(u.saturating_sub(mask), self.line().slope(), len).saturating_sub(before);
-        (at, (at + (8 << reach.min(2))).min(len))
+        let rows = f32::from_bits(self.derived as u32);
+        let before = f32::from_bits((self.derived >> 32) as u32);
+        let at = q.sub(self.first).clamp64() as f32 * rows + before;
+        let at = if at > 0.0 { at.min(MAX_LEAF as f32) } else { 0.0 };
+        // SAFETY: it is a number of 0 to `MAX_LEAF`.
+        let at = (unsafe { at.to_int_unchecked::<i32>() } as usize).min(len);
+        (at, (at + (8 << self.reach())).min(len))
     }
+}
+
+/// See [`Leaf::meta`].
+pub(super) fn reach(line: Line, width: u32) -> u32 {
+    // Floor of the lower end, floor plus one of the upper, a row before and one after.
+    let rows = if width == 0 && line.mantissa == 0 {
+        0.0
+    } else {
+        2f64.powi(width as i32) / line.slope() + 4.0
+    };
+    match rows {
+        ..=8.0 => 0,
+        ..=16.0 => 1,
+        _ => SAMPLED,
+    }
+}
+
+/// Whether leaves of such a line have samples.
+pub(super) fn is_sampled(line: Line, width: u32) -> bool {
+    reach(line, width) >= SAMPLED
+}
+
+/// Samples of a leaf of `len` keys: of the first key of each [`SAMPLE_ROWS`] but the first.
+#[inline(always)]
+pub(super) fn samples(len: usize) -> usize {
+    (len - 1) / SAMPLE_ROWS
+}
+
+/// The rows of the samples of a leaf of `len` keys.
+pub(super) fn sampled_rows(len: usize) -> impl Iterator<Item = usize> {
+    (1..=samples(len)).map(|i| i * SAMPLE_ROWS)
+}
+
+/// How many of `samples` are below `sample`, and how many are not above it.
+fn count(samples: &[u16], sample: u16) -> (usize, usize) {
+    let below = samples.partition_point(|s| *s < sample);
+    // Samples of a damaged file may be in no order.
+    (below, samples.partition_point(|s| *s <= sample).max(below))
 }
 
 /// The row where a line of slope `slope` reaches `x`, rounded down, or `len`.
@@ -248,7 +359,6 @@ pub(super) struct LeafView<'a, K> {
     packed: Packed<'a>,
     byte: usize,
     mantissa: u64,
-    reach: u32,
     slim: bool,
     right: u32,
     left: u32,
@@ -257,7 +367,12 @@ pub(super) struct LeafView<'a, K> {
     len: usize,
 }
 
-impl<K: ModelKey> LeafView<'_, K> {
+impl<'a, K: ModelKey> LeafView<'a, K> {
+    #[inline(always)]
+    pub(super) fn packed(&self) -> Packed<'a> {
+        self.packed
+    }
+
     /// Key `i` of the leaf less `first - bias`.
     #[inline(always)]
     pub(super) fn relative(&self, i: usize) -> K {
@@ -307,26 +422,19 @@ impl<K: ModelKey> LeafView<'_, K> {
         (at, certain)
     }
 
-    /// Compares up to 32 rows at once, the row before the window and the one after it included: where
-    /// the answer lies inside, it is verified, and there was no branch on a key.
+    /// Compares up to 32 rows at once: where the answer lies among them, it is verified, and there was no branch on a key.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn find_simd(&self, u: K, mut lo: usize, mut hi: usize) -> (usize, bool) {
-        let (mut row, mut end) = (lo, hi);
-        if self.reach >= FAR {
-            while hi - lo > 2 * ROWS {
-                let mid = lo.midpoint(hi);
-                let below = self.relative(mid) < u;
-                lo = if below { mid + 1 } else { lo };
-                hi = if below { hi } else { mid };
-            }
-            row = lo.midpoint(hi).saturating_sub(ROWS / 2);
-            end = (row + ROWS).min(self.len);
+        while hi - lo > ROWS {
+            let mid = lo.midpoint(hi);
+            let below = self.relative(mid) < u;
+            lo = if below { mid } else { lo };
+            hi = if below { hi } else { mid };
         }
-        let groups = 1 << self.reach.min(2);
-        debug_assert!(row <= self.len);
+        debug_assert!(lo <= self.len);
         debug_assert!(
-            self.byte + row * self.width as usize / 8 + super::bits::PADDING <= self.packed.0.len()
+            self.byte + lo * self.width as usize / 8 + super::bits::PADDING <= self.packed.0.len()
         );
         let group = Group {
             residuals: self.packed.at(self.byte),
@@ -335,13 +443,21 @@ impl<K: ModelKey> LeafView<'_, K> {
             mantissa: self.mantissa,
             right: self.right,
             left: self.left,
-            row,
+            row: lo,
         };
         // SAFETY: residuals are of 64 bits at most. The first group begins at a row of the leaf or at its end, so within the words or at
         // their end; 4 groups of at most 64 bytes on are within the padding.
-        let count = unsafe { count_below(&group, groups, end - row, u.clamp64()) };
-        let at = row + count;
-        (at, (count > 0 || row == 0) && (at < end || end == self.len))
+        let count = unsafe {
+            let (rows, u) = (hi - lo, u.clamp64());
+            match rows {
+                0..=8 => count_below::<1>(&group, rows, u),
+                9..=16 => count_below::<2>(&group, rows, u),
+                _ => count_below::<4>(&group, rows, u),
+            }
+        };
+        let at = lo + count;
+        let above = at < hi || hi == self.len || self.relative(hi) >= u;
+        (at, above && (count > 0 || lo == 0 || self.relative(lo - 1) < u))
     }
 
     /// First row whose relative key is `>= u`, searched from row `at` in steps that double.
@@ -373,13 +489,5 @@ impl<K: ModelKey> LeafView<'_, K> {
             step *= 2;
         }
         self.lower_bound(u, lo.min(hi), hi)
-    }
-
-    /// Asks the processor for the cache lines of rows `lo..hi`, a few at most.
-    #[inline(always)]
-    pub(super) fn prefetch(&self, lo: usize, hi: usize) {
-        let from = self.byte + lo * self.width as usize / 8;
-        let to = self.byte + (hi * self.width as usize).div_ceil(8);
-        self.packed.prefetch(from, to);
     }
 }

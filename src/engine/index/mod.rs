@@ -34,13 +34,14 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0..4 | `OLRN` |
-//! | 4..6 | format version, 2 |
+//! | 4..6 | format version, 3 |
 //! | 6..8 | `K` |
 //! | 8..12 | number of keys, *n* |
 //! | 12..16 | number of leaves, *m*; 0 only if *n* is |
 //! | 16..24 | largest error of the model, in rows |
 //! | 24..32 | its mean error over all keys, in rows, a float of 64 bits |
-//! | then *m* times `K` + 16 | leaves, in the order of their keys, to the end |
+//! | then *m* times `K` + 16 | leaves, in the order of their keys |
+//! | to the end | samples, of leaf after leaf, 2 bytes each |
 //!
 //! A leaf:
 //!
@@ -54,13 +55,17 @@
 //! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of keys.
 //! line(*i*) is *s* × *i* >> *e* where *e* is below 64 and *s* × *i* << (*e* − 64) else. residual(*i*) is the
 //! *b* bits from bit *b* × *i* on from the leaf's first word; *b* is at most 56, or 120 for `u128`, or all bits
-//! of a key. Reach is a hint for lookups: see `leaf.rs`. The root is not stored, it is rebuilt from the
-//! leaves' first keys.
+//! of a key. Reach is 0 or 1, or 2 in leaves that have samples (8 is added to it in some of `u128`: see `leaf.rs`). The root
+//! is not stored, it is rebuilt from the leaves' first keys.
+//!
+//! A leaf with samples has 512 keys at most and a sample of each 16th, without the first: line(*i*) + residual(*i*), of which as many low
+//! bits are left out as the largest value that line and residual can have together has bits above 16.
 //!
 //! A chunk is whole words of residuals, of leaf after leaf, 32 KiB at most. Chunk 0 has none: it is where the
 //! leaves lie that need none. Where chunks are and how long is told by the file around them, which has the
 //! checksums, too.
 
+mod batch;
 mod bits;
 mod chunks;
 mod fit;
@@ -77,18 +82,18 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::bits::{Packed, prefetch};
-pub use self::chunks::{Chunks, Missing, padded, unpadded};
+use self::bits::Packed;
+pub use self::chunks::{Chunk, Chunks, Missing};
 pub use self::fit::Builder;
 pub use self::key::ModelKey;
 use self::leaf::{Leaf, LeafView};
 use self::root::Root;
 pub use self::sparse::{SparseBuilder, SparseKeys};
 
-/// Keys of a batch that go through the stages of a lookup together.
-const GROUP: usize = 32;
 /// Positions from which the leaf of a position is looked up.
 const STRIDE: usize = 4096;
+/// Samples after those of the last leaf, so that as many can be read from the first one of any.
+const SAMPLE_PADDING: usize = 32;
 /// Leaves after the last one, so that looking a little ahead needs no check.
 const SENTINELS: usize = 3;
 
@@ -135,6 +140,8 @@ struct Model<K> {
     /// First key; the largest of all where there is none, so that every lookup ends at once.
     min: K,
     leaves: Vec<Leaf<K>>,
+    /// Of leaf after leaf, and [`SAMPLE_PADDING`] more.
+    samples: Vec<u16>,
     root: Option<Root<K>>,
     /// Leaf of every [`STRIDE`]th position.
     by_position: Vec<u32>,
@@ -152,6 +159,7 @@ impl<K: ModelKey> Model<K> {
     fn assemble(
         len: usize,
         mut leaves: Vec<Leaf<K>>,
+        mut samples: Vec<u16>,
         chunk_lengths: Vec<u32>,
         max_error: usize,
         mean_error: f64,
@@ -167,14 +175,17 @@ impl<K: ModelKey> Model<K> {
             by_position.push(leaf as u32);
         }
         let min = leaves.first().map_or(K::MAX, |l| l.first);
-        let end = Leaf { first: K::MAX, meta: 0, start: len as u32, data: 0 };
+        let end = Leaf { first: K::MAX, meta: 0, start: len as u32, data: 0, derived: 0 };
         leaves.resize(leaf_count + SENTINELS, end);
         leaves.shrink_to_fit();
+        samples.resize(samples.len() + SAMPLE_PADDING, 0);
+        samples.shrink_to_fit();
         Self {
             len,
             leaf_count,
             min,
             leaves,
+            samples,
             root,
             by_position,
             chunk_lengths,
@@ -240,6 +251,7 @@ impl<K: ModelKey> Model<K> {
     fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.leaves.capacity() * size_of::<Leaf<K>>()
+            + self.samples.capacity() * 2
             + self.root.as_ref().map_or(0, Root::memory_bytes)
             + self.by_position.capacity() * 4
             + self.chunk_lengths.capacity() * 4
@@ -263,7 +275,7 @@ impl<K: ModelKey> LearnedKeys<K> {
         let (index, rest) = builder.finish();
         chunks.extend(rest);
         for (i, chunk) in chunks.into_iter().enumerate() {
-            index.chunks.put(i, &padded(chunk));
+            index.chunks.put(i, &Chunk::new(&chunk));
         }
         index
     }
@@ -273,16 +285,16 @@ impl<K: ModelKey> LearnedKeys<K> {
         &self.chunks
     }
 
-    /// Brings chunk `chunk` into memory: bytes of its length, made by [`padded`].
+    /// Brings chunk `i` into memory.
     ///
     /// # Errors
     /// [`ErrorKind::Corruption`](crate::engine::ErrorKind::Corruption) where they cannot be it.
-    pub fn put(&self, chunk: usize, bytes: &Arc<[u8]>) -> super::error::Result<()> {
+    pub fn put(&self, i: usize, chunk: &Chunk) -> super::error::Result<()> {
         // Reads of residuals rely on it.
-        if bytes.len() != self.model.chunk_lengths[chunk] as usize + bits::PADDING {
+        if chunk.len() != self.model.chunk_lengths[i] as usize {
             return Err(format::corrupt("a chunk has not the length it should"));
         }
-        self.chunks.put(chunk, bytes);
+        self.chunks.put(i, chunk);
         Ok(())
     }
 
@@ -398,10 +410,15 @@ impl<K: ModelKey> LearnedKeys<K> {
         let Some(leaf) = model.leaf_of(q) else { return Ok((0, q == model.min && model.len > 0)) };
         let (l, len) = model.leaf(leaf);
         let u = l.relative(q);
-        let (lo, hi) = l.aim::<SIMD>(u, len);
+        let (lo, hi) = if l.is_sampled() {
+            // SAFETY: the caller sees to it, and `assemble` to the padding.
+            unsafe { l.narrow::<SIMD>(&model.samples, u, len) }
+        } else {
+            l.aim::<SIMD>(q, u, len)
+        };
         let view = self.view(l, len)?;
         if hi - lo > 32 {
-            view.prefetch(lo, hi);
+            l.prefetch(view.packed(), lo, hi);
         }
         // SAFETY: the caller sees to it.
         let (at, certain) = unsafe { view.find::<SIMD>(u, lo, hi) };
@@ -438,103 +455,6 @@ impl<K: ModelKey> LearnedKeys<K> {
         q.successor().map_or(Ok(self.len()), |next| self.lower_bound(next))
     }
 
-    /// [`Self::find`] of every key of `q`, in any order, into `out`, and into `found` where it is not empty.
-    ///
-    /// The keys of a group go through each stage together, and each stage asks for the memory of the
-    /// next, so that the processor waits for many lines at once instead of one.
-    ///
-    /// # Errors
-    /// The chunk that is missing, and for how many of the keys there are answers already.
-    ///
-    /// # Panics
-    /// If `q` and `out` differ in length.
-    pub fn find_batch(
-        &self,
-        q: &[K],
-        out: &mut [u32],
-        found: &mut [bool],
-    ) -> Result<(), (Missing, usize)> {
-        assert_eq!(q.len(), out.len(), "one position per key");
-        assert!(found.is_empty() || found.len() == q.len(), "one answer per key");
-        #[cfg(target_arch = "x86_64")]
-        if self.model.simd {
-            // SAFETY: `simd` says that the processor has these features.
-            return unsafe { self.batch_simd(q, out, found) };
-        }
-        // SAFETY: no SIMD.
-        unsafe { self.batch_in::<false>(q, out, found) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
-    )]
-    fn batch_simd(
-        &self,
-        q: &[K],
-        out: &mut [u32],
-        found: &mut [bool],
-    ) -> Result<(), (Missing, usize)> {
-        // SAFETY: these are the features it needs.
-        unsafe { self.batch_in::<true>(q, out, found) }
-    }
-
-    /// # Safety
-    /// See [`LeafView::find`](leaf::LeafView::find).
-    #[inline(always)]
-    unsafe fn batch_in<const SIMD: bool>(
-        &self,
-        q: &[K],
-        out: &mut [u32],
-        found: &mut [bool],
-    ) -> Result<(), (Missing, usize)> {
-        let model = &*self.model;
-        let Some(root) = &model.root else {
-            out.fill(0);
-            found.fill(false);
-            return Ok(());
-        };
-        let mut searches = [Search { leaf: 0, lo: 0, hi: 0, u: K::default() }; GROUP];
-        for (group, (q, out)) in q.chunks(GROUP).zip(out.chunks_mut(GROUP)).enumerate() {
-            let done = group * GROUP;
-            let searches = &mut searches[..q.len()];
-            for (s, &q) in searches.iter_mut().zip(q) {
-                s.leaf = root.begin(q);
-            }
-            for (s, &q) in searches.iter_mut().zip(q) {
-                let (leaf, more) = root.follow(q, s.leaf);
-                prefetch(model.leaves.as_ptr().wrapping_add(leaf));
-                prefetch(model.leaves.as_ptr().wrapping_add(leaf + 2));
-                (s.leaf, s.hi) = (leaf as u32, more as u32);
-            }
-            for (s, &q) in searches.iter_mut().zip(q) {
-                let leaf = model.choose(q, s.leaf as usize, s.hi as usize);
-                let (l, len) = model.leaf(leaf);
-                // A key not above the first one is at 0, where this finds it.
-                let (u, (lo, hi)) = if q > l.first {
-                    let u = l.relative(q);
-                    (u, l.aim::<SIMD>(u, len))
-                } else {
-                    (K::default(), (0, 0))
-                };
-                self.view(l, len).map_err(|missing| (missing, done))?.prefetch(lo, hi);
-                (s.leaf, s.lo, s.hi, s.u) = (leaf as u32, lo as u32, hi as u32, u);
-            }
-            for (i, (s, out)) in searches.iter().zip(out).enumerate() {
-                let (l, len) = model.leaf(s.leaf as usize);
-                let view = self.view(l, len).map_err(|missing| (missing, done))?;
-                // SAFETY: the caller sees to it.
-                let (at, certain) = unsafe { view.find::<SIMD>(s.u, s.lo as usize, s.hi as usize) };
-                let at = if certain { at } else { self.gallop(&view, s.u, at) };
-                *out = l.start + at as u32;
-                if let Some(found) = found.get_mut(done + i) {
-                    *found = self.is_at(q[i], s.leaf as usize, &view, at);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Where the model expects `q`, without looking at keys.
     pub fn predict(&self, q: K) -> Prediction {
         let Some(leaf) = self.model.leaf_of(q) else { return Prediction { pos: 0, lo: 0, hi: 0 } };
@@ -551,7 +471,8 @@ impl<K: ModelKey> LearnedKeys<K> {
             leaf_count: model.leaf_count,
             max_error: model.max_error,
             mean_error: model.mean_error,
-            model_bytes: model.leaf_count * Leaf::<K>::BYTES
+            model_bytes: model.leaf_count * size_of::<Leaf<K>>()
+                + model.samples.len() * 2
                 + model.root.as_ref().map_or(0, Root::memory_bytes)
                 + model.by_position.capacity() * 4,
             key_bytes: model.key_bytes(),
@@ -567,13 +488,4 @@ impl<K: ModelKey> LearnedKeys<K> {
     pub fn memory_bytes(&self) -> usize {
         self.model_bytes() + self.chunks.resident_bytes()
     }
-}
-
-/// A lookup of a batch between its stages.
-#[derive(Clone, Copy)]
-struct Search<K> {
-    leaf: u32,
-    lo: u32,
-    hi: u32,
-    u: K,
 }

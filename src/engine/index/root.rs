@@ -129,7 +129,13 @@ impl<K: ModelKey> Root<K> {
             let begins = |j: usize| usize::from((more > j) & (next[j].first < q));
             return leaf + begins(0) + begins(1);
         }
-        leaf + leaves[leaf + 1..=leaf + more].partition_point(|l| l.first < q)
+        let next = &leaves[leaf + 1..=leaf + more];
+        if more <= MAX_IN_STEP {
+            // All of them, which takes less than branches that cannot be foreseen.
+            let begins = |j: usize| usize::from((more > j) & (next[j.min(more - 1)].first < q));
+            return leaf + (0..MAX_IN_STEP).map(begins).sum::<usize>();
+        }
+        leaf + next.partition_point(|l| l.first < q)
     }
 
     /// Bytes held.

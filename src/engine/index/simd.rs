@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use super::chunks::LINE;
+
 /// Whether the processor has what this module needs.
 pub(super) fn is_supported() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -31,13 +33,17 @@ pub(super) struct Group {
     pub row: usize,
 }
 
-/// How many of the `valid` rows from `group.row` on, at most `8 * groups` and 32, are below `u`.
+/// How many of the `valid` rows from `group.row` on, at most `8 * GROUPS` and 32, are below `u`.
 ///
 /// # Safety
 /// The processor must support this ([`is_supported`]), and 64 bytes from the first residual of each
 /// of the groups on must be readable.
 #[inline(always)]
-pub(super) unsafe fn count_below(group: &Group, groups: usize, valid: usize, u: u64) -> usize {
+pub(super) unsafe fn count_below<const GROUPS: usize>(
+    group: &Group,
+    valid: usize,
+    u: u64,
+) -> usize {
     // SAFETY: the caller sees to the features and to the memory.
     unsafe {
         let bit = group.row * group.width as usize;
@@ -66,8 +72,12 @@ pub(super) unsafe fn count_below(group: &Group, groups: usize, valid: usize, u: 
         );
         let step = _mm512_set1_epi64((group.mantissa << 3) as i64);
         let mut below = 0u32;
-        for g in 0..groups {
-            let words = _mm512_loadu_si512(from.cast());
+        for g in 0..GROUPS {
+            // Where the residuals end in the cache line that they begin in, no other one is touched.
+            let offset = from.addr() % LINE;
+            let back = if offset + (group.width as usize) < LINE { offset } else { 0 };
+            let words = _mm512_loadu_si512(from.sub(back).cast());
+            let bytes = _mm512_add_epi8(bytes, _mm512_set1_epi8(back as i8));
             let residuals = _mm512_and_si512(
                 _mm512_srlv_epi64(_mm512_permutexvar_epi8(bytes, words), shifts),
                 mask,
@@ -78,7 +88,23 @@ pub(super) unsafe fn count_below(group: &Group, groups: usize, valid: usize, u: 
             line = _mm512_add_epi64(line, step);
             from = from.add(group.width as usize);
         }
-        let valid = if valid < 32 { (1u32 << valid) - 1 } else { u32::MAX };
-        (below & valid).count_ones() as usize
+        _bzhi_u32(below, valid as u32).count_ones() as usize
+    }
+}
+
+/// How many of `n` samples, at most 32, are below `sample`, and how many are not above it.
+///
+/// # Safety
+/// The processor must support this ([`is_supported`]), and 64 bytes from `samples` on must be readable.
+#[inline(always)]
+pub(super) unsafe fn count_samples(samples: *const u16, n: usize, sample: u16) -> (usize, usize) {
+    // SAFETY: the caller sees to the features and to the memory.
+    unsafe {
+        let all = _mm512_loadu_si512(samples.cast());
+        let sample = _mm512_set1_epi16(sample as i16);
+        let valid = _bzhi_u32(u32::MAX, n as u32);
+        let below = _mm512_mask_cmplt_epu16_mask(valid, all, sample);
+        let not_above = _mm512_mask_cmple_epu16_mask(valid, all, sample);
+        (below.count_ones() as usize, not_above.count_ones() as usize)
     }
 }

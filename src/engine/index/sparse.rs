@@ -42,7 +42,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bits::PADDING;
-use super::chunks::{Chunks, Missing, padded};
+use super::chunks::{Chunk, Chunks, Missing};
 use super::format::{Input, corrupt};
 use crate::engine::error::Result;
 
@@ -273,21 +273,21 @@ impl SparseKeys {
         &self.chunks
     }
 
-    /// Brings block `chunk` into memory: its bytes, made by [`padded`].
+    /// Brings block `i` into memory.
     ///
     /// # Errors
     /// [`ErrorKind::Corruption`](crate::engine::ErrorKind::Corruption) where they cannot be it.
-    pub fn put(&self, chunk: usize, bytes: &Arc<[u8]>) -> Result<()> {
-        let starts = &self.fences.starts[chunk..chunk + 2];
-        let own = bytes.len() == self.fences.chunk_lengths[chunk] as usize + PADDING;
-        match Block::parse(bytes) {
+    pub fn put(&self, i: usize, chunk: &Chunk) -> Result<()> {
+        let starts = &self.fences.starts[i..i + 2];
+        let own = chunk.len() == self.fences.chunk_lengths[i] as usize;
+        match Block::parse(chunk.bytes()) {
             Some(block)
                 if own && block.is_sound() && block.count as u32 == starts[1] - starts[0] =>
             {
-                self.chunks.put(chunk, bytes);
+                self.chunks.put(i, chunk);
                 Ok(())
             }
-            _ => Err(corrupt(format!("block {chunk} is not as it should be"))),
+            _ => Err(corrupt(format!("block {i} is not as it should be"))),
         }
     }
 
@@ -595,7 +595,7 @@ impl SparseKeys {
         }
         let (index, chunks) = builder.finish();
         for (i, chunk) in chunks.into_iter().enumerate() {
-            index.put(i, &padded(chunk))?;
+            index.put(i, &Chunk::new(&chunk))?;
         }
         Ok(index)
     }

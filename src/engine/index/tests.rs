@@ -36,7 +36,7 @@ impl Stored {
         let lengths: Vec<u32> = self.chunks.iter().map(|c| c.len() as u32).collect();
         let index = LearnedKeys::decode_from(&self.model, &lengths)?;
         for (i, chunk) in self.chunks.iter().enumerate() {
-            index.put(i, &padded(chunk.clone()))?;
+            index.put(i, &Chunk::new(chunk))?;
         }
         Ok(index)
     }
@@ -329,7 +329,7 @@ fn ordered_keys_take_little_room_and_others_no_more_than_themselves() {
     let mut spread: Vec<u64> = (0..100_000).map(|_| next() >> (next() % 40)).collect();
     spread.sort_unstable();
     let (model, keys) = bytes_per_key(&spread);
-    assert!(model <= 0.25 && keys <= 8.0, "{model}, {keys}");
+    assert!(model <= 0.3 && keys <= 8.0, "{model}, {keys}");
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn the_error_is_bounded_on_skewed_keys() {
         *k = at;
     });
     let stats = LearnedKeys::build(&keys).stats();
-    assert!(stats.max_error <= 512, "{stats:?}");
+    assert!(stats.max_error <= 256, "{stats:?}");
     assert!(stats.mean_error <= stats.max_error as f64, "{stats:?}");
 }
 
@@ -350,23 +350,38 @@ fn the_error_is_bounded_on_skewed_keys() {
 #[test]
 fn a_wrong_model_gives_right_answers() {
     let mut next = random(6);
-    let keys: Vec<u64> = (0..5_000).map(|i| i * 1_000 + next() % 900).collect();
-    let right = LearnedKeys::build(&keys);
-    let mut wrong = right.clone();
-    // A root over other leaves sends every key elsewhere.
-    let model = Arc::make_mut(&mut wrong.model);
-    let mut leaves = model.leaves[..model.leaf_count].to_vec();
-    leaves.iter_mut().for_each(|l| l.first = l.first.wrapping_mul(3) / 7);
-    leaves.sort_by_key(|l| l.first);
-    model.root = Some(Root::new(&leaves));
-    check_index_bounds(&wrong, &keys);
-    // A reach that does not hold.
-    let mut wrong = right.clone();
-    let model = Arc::make_mut(&mut wrong.model);
-    for l in &mut model.leaves[..model.leaf_count] {
-        l.meta &= !(15 << 24);
+    let ordered: Vec<u64> = (0..5_000).map(|i| i * 1_000 + next() % 900).collect();
+    let mut scattered: Vec<u64> = (0..5_000).map(|_| next()).collect();
+    scattered.sort_unstable();
+    for keys in [ordered, scattered] {
+        let right = LearnedKeys::build(&keys);
+        let mut wrong = right.clone();
+        // A root over other leaves sends every key elsewhere.
+        let model = Arc::make_mut(&mut wrong.model);
+        let mut leaves = model.leaves[..model.leaf_count].to_vec();
+        leaves.iter_mut().for_each(|l| l.first = l.first.wrapping_mul(3) / 7);
+        leaves.sort_by_key(|l| l.first);
+        model.root = Some(Root::new(&leaves));
+        check_index_bounds(&wrong, &keys);
+        // A reach that does not hold.
+        let mut wrong = right.clone();
+        let model = Arc::make_mut(&mut wrong.model);
+        for l in &mut model.leaves[..model.leaf_count] {
+            l.meta &= !(15 << 24);
+        }
+        check_index_bounds(&wrong, &keys);
+        // Samples of other keys, ascending and not.
+        let count = right.model.samples.len() - SAMPLE_PADDING;
+        for other in [0, 1 << 15, u16::MAX] {
+            let mut wrong = right.clone();
+            let model = Arc::make_mut(&mut wrong.model);
+            model.samples[..count].iter_mut().for_each(|sample| *sample ^= other);
+            model.samples[..count].reverse();
+            check_index_bounds(&wrong, &keys);
+            #[cfg(target_arch = "x86_64")]
+            check_index_bounds(&without_simd(&wrong), &keys);
+        }
     }
-    check_index_bounds(&wrong, &keys);
 }
 
 fn check_index_bounds(index: &LearnedKeys<u64>, keys: &[u64]) {
@@ -399,7 +414,7 @@ fn damage_is_named() {
     let read = |lengths: &[u32]| LearnedKeys::<u64>::decode_from(bytes, lengths);
     assert_eq!(read(&lengths[1..]).expect_err("no empty chunk").kind(), kind);
     assert_eq!(read(&[0, 0]).expect_err("residuals outside").kind(), kind);
-    let short = padded(vec![0; lengths[1] as usize - 1]);
+    let short = Chunk::new(&vec![0; lengths[1] as usize - 1]);
     assert_eq!(read(&lengths).unwrap().put(1, &short).expect_err("too short").kind(), kind);
 }
 

@@ -12,7 +12,7 @@ use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::fs::{Vfs, VfsFile};
 use crate::engine::id::SegmentId;
 use crate::engine::in_memory::check_may_read;
-use crate::engine::index::{padded, unpadded};
+use crate::engine::index::Chunk;
 use crate::engine::key::KeyForm;
 
 const MAGIC: [u8; 8] = *b"OMENIDX\0";
@@ -291,7 +291,7 @@ impl<'a> IndexFile<'a> {
         let keys = self.keys(form)?;
         for (i, place) in keys.places.iter().enumerate() {
             let bytes = self.section(place.offset, place.len as usize, place.crc)?;
-            keys.put(i, &padded(bytes)).map_err(|e| e.context(self.path.display()))?;
+            keys.put(i, &Chunk::new(&bytes)).map_err(|e| e.context(self.path.display()))?;
         }
         Ok(keys)
     }
@@ -301,11 +301,12 @@ impl<'a> IndexFile<'a> {
     }
 }
 
-/// A chunk of keys, as [`padded`] makes it. Its place comes from a directory that was verified.
-pub(super) fn read_chunk(vfs: &dyn Vfs, path: &Path, place: Place) -> Result<Arc<[u8]>> {
+/// A chunk of keys. Its place comes from a directory that was verified.
+pub(super) fn read_chunk(vfs: &dyn Vfs, path: &Path, place: Place) -> Result<Chunk> {
     check_may_read()?;
     let file = vfs.open(path).map_err(|e| at_path(e, path))?;
-    read_section(&*file, path, place.offset, place.len as usize, place.crc).map(padded)
+    let bytes = read_section(&*file, path, place.offset, place.len as usize, place.crc)?;
+    Ok(Chunk::new(&bytes))
 }
 
 /// Reads and verifies `len` bytes.
@@ -316,7 +317,7 @@ fn read_section(
     len: usize,
     crc: u32,
 ) -> Result<Vec<u8>> {
-    let mut bytes = unpadded(len);
+    let mut bytes = vec![0; len];
     file.read_at(&mut bytes, offset).map_err(|e| at_path(e, path))?;
     if crc32c::crc32c(&bytes) != crc {
         return Err(Error::corruption(format!(

@@ -14,7 +14,7 @@ use super::index_file::KEYS_OFFSET;
 use crate::engine::cache::Cached;
 use crate::engine::error::{Error, Result};
 use crate::engine::index::{
-    Builder, Chunks, LearnedKeys, Missing, ModelStats, SparseBuilder, SparseKeys, padded,
+    Builder, Chunk, Chunks, LearnedKeys, Missing, ModelStats, SparseBuilder, SparseKeys,
 };
 use crate::engine::key::{KeyColumn, KeyForm};
 
@@ -76,8 +76,8 @@ impl KeyIndex {
         each!(self, keys => keys.chunks())
     }
 
-    fn put(&self, chunk: usize, bytes: &Arc<[u8]>) -> Result<()> {
-        each!(self, keys => keys.put(chunk, bytes))
+    fn put(&self, i: usize, chunk: &Chunk) -> Result<()> {
+        each!(self, keys => keys.put(i, chunk))
     }
 
     fn without_chunk(&self, chunk: usize) -> Self {
@@ -121,15 +121,15 @@ impl SegmentKeys {
             + each!(&self.index, keys => keys.model_bytes())
     }
 
-    /// Brings a chunk into memory: bytes made by [`padded`].
-    pub(super) fn put(&self, chunk: usize, bytes: &Arc<[u8]>) -> Result<()> {
-        self.index.put(chunk, bytes)
+    /// Brings chunk `i` into memory.
+    pub(super) fn put(&self, i: usize, chunk: &Chunk) -> Result<()> {
+        self.index.put(i, chunk)
     }
 
     /// The chunks that are in memory.
-    pub(super) fn resident(&self) -> impl Iterator<Item = (usize, &Arc<[u8]>)> {
+    pub(super) fn resident(&self) -> impl Iterator<Item = (usize, &Chunk)> {
         let chunks = self.index.chunks();
-        (0..chunks.len()).filter_map(|i| chunks.slot(i).map(|bytes| (i, bytes)))
+        (0..chunks.len()).filter_map(|i| chunks.slot(i).map(|chunk| (i, chunk)))
     }
 
     /// The same index with no chunk in memory.
@@ -244,20 +244,20 @@ impl KeysInMemory {
         }
     }
 
-    fn put(&self, keys: &SegmentKeys, chunk: usize, bytes: &Arc<[u8]>) -> Result<()> {
+    fn put(&self, keys: &SegmentKeys, i: usize, chunk: &Chunk) -> Result<()> {
         let _changing = self.change.lock();
         match &*self.current.load() {
-            Some(current) if current.is_same(keys) => current.put(chunk, bytes),
+            Some(current) if current.is_same(keys) => current.put(i, chunk),
             _ => Ok(()),
         }
     }
 
-    fn forget_chunk(&self, chunk: usize, bytes: &Arc<[u8]>) {
+    fn forget_chunk(&self, i: usize, chunk: &Chunk) {
         let _changing = self.change.lock();
         let Some(current) = self.current.load_full() else { return };
         let chunks = current.index.chunks();
-        if chunk < chunks.len() && chunks.slot(chunk).is_some_and(|own| Arc::ptr_eq(own, bytes)) {
-            let index = current.index.without_chunk(chunk);
+        if i < chunks.len() && chunks.slot(i).is_some_and(|own| own.is_same(chunk)) {
+            let index = current.index.without_chunk(i);
             let places = Arc::clone(&current.places);
             self.current.store(Some(Arc::new(SegmentKeys { index, places })));
         }
@@ -333,28 +333,28 @@ impl Drop for CachedModel {
 /// A chunk of keys as the cache holds it: dropped, readers must load it again.
 #[derive(Debug)]
 pub(super) struct CachedChunk {
-    chunk: usize,
-    bytes: Arc<[u8]>,
+    number: usize,
+    chunk: Chunk,
     holders: Holders,
 }
 
 impl CachedChunk {
-    pub(super) fn new(chunk: usize, bytes: Arc<[u8]>) -> Self {
-        Self { chunk, bytes, holders: Holders::default() }
+    pub(super) fn new(number: usize, chunk: Chunk) -> Self {
+        Self { number, chunk, holders: Holders::default() }
     }
 
     /// Shows it to the readers of `memory`, and to whoever has `keys`.
     pub(super) fn install(&self, memory: &Arc<KeysInMemory>, keys: &SegmentKeys) -> Result<()> {
         self.holders.add(memory);
-        keys.put(self.chunk, &self.bytes)?;
-        memory.put(keys, self.chunk, &self.bytes)
+        keys.put(self.number, &self.chunk)?;
+        memory.put(keys, self.number, &self.chunk)
     }
 }
 
 impl Cached for CachedChunk {
     fn take_uses(&self) -> u8 {
         let uses = |holder: &Arc<KeysInMemory>| match &*holder.load() {
-            Some(keys) => keys.index.chunks().take_uses(self.chunk),
+            Some(keys) => keys.index.chunks().take_uses(self.number),
             None => 0,
         };
         self.holders.all().iter().map(uses).max().unwrap_or_default()
@@ -364,7 +364,7 @@ impl Cached for CachedChunk {
 impl Drop for CachedChunk {
     fn drop(&mut self) {
         for holder in self.holders.all() {
-            holder.forget_chunk(self.chunk, &self.bytes);
+            holder.forget_chunk(self.number, &self.chunk);
         }
     }
 }
@@ -407,7 +407,7 @@ impl Built {
             let len = chunk.len() as u32;
             places.push(Place { offset, len, crc: crc32c::crc32c(&chunk) });
             offset += u64::from(len);
-            self.index.put(i, &padded(chunk))?;
+            self.index.put(i, &Chunk::new(&chunk))?;
         }
         Ok(SegmentKeys { index: self.index, places: places.into() })
     }

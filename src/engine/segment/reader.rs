@@ -408,7 +408,7 @@ impl Segment {
         let cached = self.store.cache.get_or_load(self.chunk_key(chunk), || {
             let vfs = self.store.vfs.as_ref();
             let bytes = index_file::read_chunk(vfs, &self.index_path, place)?;
-            let size = bytes.len();
+            let size = bytes.memory_bytes();
             Ok((CachedChunk::new(chunk, bytes), size))
         })?;
         cached.install(&self.keys, keys).map_err(|e| e.context(self.index_path.display()))
@@ -423,7 +423,7 @@ impl Segment {
         model.install(&self.keys);
         for (chunk, bytes) in keys.resident() {
             let cached = self.store.cache.get_or_load(self.chunk_key(chunk), || {
-                Ok((CachedChunk::new(chunk, Arc::clone(bytes)), bytes.len()))
+                Ok((CachedChunk::new(chunk, bytes.clone()), bytes.memory_bytes()))
             })?;
             cached.install(&self.keys, &keys)?;
         }

@@ -1,0 +1,200 @@
+//! Lookups of many keys: stage after stage, each of which asks for the memory of the next.
+
+use std::ops::Range;
+
+use super::bits::{Packed, prefetch};
+use super::key::ModelKey;
+use super::root::Root;
+use super::{LearnedKeys, Missing, SAMPLE_PADDING};
+
+/// Keys that go through a stage together: enough that a stage does not wait for its memory, few enough that what all stages asked
+/// for fits the nearest cache.
+const GROUP: usize = 8;
+/// Stages of a lookup.
+const STAGES: usize = 5;
+
+/// A lookup between two stages.
+#[derive(Clone, Copy)]
+struct Search<'a, K> {
+    /// After the first stage, where the root goes on; then the leaf.
+    leaf: u32,
+    /// The rows where the answer is, ends included. Before the leaf is known, `hi` is how many more it may be.
+    lo: u32,
+    hi: u32,
+    /// What is looked for, relative to the leaf.
+    u: K,
+    /// The chunk of the leaf.
+    residuals: &'a [u8],
+}
+
+impl<K: ModelKey> LearnedKeys<K> {
+    /// [`Self::find`] of every key of `q`, in any order, into `out`, and into `found` where it is not empty.
+    ///
+    /// A lookup waits for memory up to four times: for its entry in the root, its leaf, samples and residuals. Groups of keys follow
+    /// each other through these stages, so that what one waits for comes while the others compute.
+    ///
+    /// # Errors
+    /// The chunk that is missing, and for how many of the keys there are answers already.
+    ///
+    /// # Panics
+    /// If `q` and `out` differ in length.
+    pub fn find_batch(
+        &self,
+        q: &[K],
+        out: &mut [u32],
+        found: &mut [bool],
+    ) -> Result<(), (Missing, usize)> {
+        assert_eq!(q.len(), out.len(), "one position per key");
+        assert!(found.is_empty() || found.len() == q.len(), "one answer per key");
+        let Some(root) = &self.model.root else {
+            out.fill(0);
+            found.fill(false);
+            return Ok(());
+        };
+        #[cfg(target_arch = "x86_64")]
+        if self.model.simd {
+            // SAFETY: `simd` says that the processor has these features.
+            return unsafe { self.batch_simd(root, q, out, found) };
+        }
+        // SAFETY: no SIMD.
+        unsafe { self.batch_in::<false>(root, q, out, found) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
+    )]
+    fn batch_simd(
+        &self,
+        root: &Root<K>,
+        q: &[K],
+        out: &mut [u32],
+        found: &mut [bool],
+    ) -> Result<(), (Missing, usize)> {
+        // SAFETY: these are the features it needs.
+        unsafe { self.batch_in::<true>(root, q, out, found) }
+    }
+
+    /// # Safety
+    /// With `SIMD`, the processor must support [`super::simd`].
+    #[inline(always)]
+    unsafe fn batch_in<const SIMD: bool>(
+        &self,
+        root: &Root<K>,
+        q: &[K],
+        out: &mut [u32],
+        found: &mut [bool],
+    ) -> Result<(), (Missing, usize)> {
+        let none = Search { leaf: 0, lo: 0, hi: 0, u: K::default(), residuals: &[] };
+        let mut searches = [[none; GROUP]; STAGES];
+        let groups = q.len().div_ceil(GROUP);
+        let keys = |group: usize| group * GROUP..q.len().min((group + 1) * GROUP);
+        for step in 0..groups + STAGES - 1 {
+            let at = |stage: usize| step.checked_sub(stage).filter(|group| *group < groups);
+            if let Some(group) = at(0) {
+                for (s, q) in searches[group % STAGES].iter_mut().zip(&q[keys(group)]) {
+                    s.leaf = root.begin(*q);
+                }
+            }
+            if let Some(group) = at(1) {
+                for (s, q) in searches[group % STAGES].iter_mut().zip(&q[keys(group)]) {
+                    self.follow(root, s, *q);
+                }
+            }
+            if let Some(group) = at(2) {
+                for (s, q) in searches[group % STAGES].iter_mut().zip(&q[keys(group)]) {
+                    self.choose::<SIMD>(s, *q);
+                }
+            }
+            if let Some(group) = at(3) {
+                let done = (step + 1).saturating_sub(STAGES) * GROUP;
+                for s in &mut searches[group % STAGES][..keys(group).len()] {
+                    // SAFETY: the caller sees to it.
+                    unsafe { self.narrow::<SIMD>(s) }.map_err(|missing| (missing, done))?;
+                }
+            }
+            if let Some(group) = at(4) {
+                let keys: Range<usize> = keys(group);
+                for (i, s) in keys.clone().zip(&searches[group % STAGES]) {
+                    let found = found.get_mut(i);
+                    // SAFETY: the caller sees to it.
+                    out[i] = unsafe { self.compare::<SIMD>(s, q[i], found) };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From the entry of the root to the leaves that it may be.
+    #[inline(always)]
+    fn follow(&self, root: &Root<K>, s: &mut Search<'_, K>, q: K) {
+        let model = &*self.model;
+        let (leaf, more) = root.follow(q, s.leaf);
+        prefetch(model.leaves.as_ptr().wrapping_add(leaf));
+        prefetch(model.leaves.as_ptr().wrapping_add(leaf + 2));
+        if more > 2 {
+            prefetch(model.leaves.as_ptr().wrapping_add(leaf + 4));
+            prefetch(model.leaves.as_ptr().wrapping_add(leaf + more));
+        }
+        (s.leaf, s.hi) = (leaf as u32, more as u32);
+    }
+
+    /// The leaf, and where it has no samples the rows.
+    #[inline(always)]
+    fn choose<const SIMD: bool>(&self, s: &mut Search<'_, K>, q: K) {
+        let model = &*self.model;
+        let leaf = model.choose(q, s.leaf as usize, s.hi as usize);
+        let (l, len) = model.leaf(leaf);
+        s.leaf = leaf as u32;
+        // A key not above the first one is at 0, where this finds it.
+        s.u = if q > l.first { l.relative(q) } else { K::default() };
+        if l.is_sampled() {
+            let samples = model.samples.as_ptr().wrapping_add(l.first_sample());
+            prefetch(samples);
+            prefetch(samples.wrapping_add(SAMPLE_PADDING - 1));
+            return;
+        }
+        let (lo, hi) = if q > l.first { l.aim::<SIMD>(q, s.u, len) } else { (0, 0) };
+        (s.lo, s.hi) = (lo as u32, hi as u32);
+    }
+
+    /// The rows, where it has samples; asks for their residuals.
+    ///
+    /// # Safety
+    /// As [`Self::batch_in`].
+    #[inline(always)]
+    unsafe fn narrow<'a, const SIMD: bool>(&'a self, s: &mut Search<'a, K>) -> Result<(), Missing> {
+        let model = &*self.model;
+        let (l, len) = model.leaf(s.leaf as usize);
+        if l.is_sampled() {
+            // SAFETY: the caller sees to the features, and `Model::assemble` to the padding.
+            let (lo, hi) = unsafe { l.narrow::<SIMD>(&model.samples, s.u, len) };
+            (s.lo, s.hi) = (lo as u32, hi as u32);
+        }
+        s.residuals = self.chunks.get(l.chunk())?;
+        l.prefetch(Packed(s.residuals), s.lo as usize, s.hi as usize);
+        Ok(())
+    }
+
+    /// The answer.
+    ///
+    /// # Safety
+    /// As [`Self::batch_in`].
+    #[inline(always)]
+    unsafe fn compare<const SIMD: bool>(
+        &self,
+        s: &Search<'_, K>,
+        q: K,
+        found: Option<&mut bool>,
+    ) -> u32 {
+        let (l, len) = self.model.leaf(s.leaf as usize);
+        let view = l.view(Packed(s.residuals), len);
+        // SAFETY: the caller sees to it.
+        let (at, certain) = unsafe { view.find::<SIMD>(s.u, s.lo as usize, s.hi as usize) };
+        let at = if certain { at } else { self.gallop(&view, s.u, at) };
+        if let Some(found) = found {
+            *found = self.is_at(q, s.leaf as usize, &view, at);
+        }
+        l.start + at as u32
+    }
+}
