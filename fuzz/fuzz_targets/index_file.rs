@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use omendb::engine::index::{Builder, LearnedKeys, ModelKey, SparseBuilder, SparseKeys, padded};
+use omendb::engine::index::{Builder, Chunk, LearnedKeys, ModelKey, SparseBuilder, SparseKeys};
 
 /// An index as it is on disk.
 struct Stored {
@@ -80,7 +80,7 @@ fn learned<K: ModelKey>(keys: &[K], changes: &[[u8; 3]]) {
     changes.iter().for_each(|change| stored.change(*change));
     let Ok(index) = LearnedKeys::<K>::decode_from(&stored.model, &stored.lengths()) else { return };
     for (i, chunk) in stored.chunks.iter().enumerate() {
-        if index.put(i, &padded(chunk.clone())).is_err() {
+        if index.put(i, &Chunk::new(&chunk)).is_err() {
             return;
         }
     }
@@ -112,7 +112,7 @@ fn sparse(keys: &[Vec<u8>], changes: &[[u8; 3]]) {
     changes.iter().for_each(|change| stored.change(*change));
     let Ok(index) = SparseKeys::decode_from(&stored.model, &stored.lengths()) else { return };
     for (i, chunk) in stored.chunks.iter().enumerate() {
-        if index.put(i, &padded(chunk.clone())).is_err() {
+        if index.put(i, &Chunk::new(&chunk)).is_err() {
             return;
         }
     }
