@@ -29,6 +29,8 @@ pub enum CachePart {
     Keys,
     /// A chunk of the keys themselves.
     KeyChunk(u32),
+    /// Filters of some chunks.
+    KeyFilters(u32),
     /// A decoded column of one row group.
     Column {
         /// The row group.

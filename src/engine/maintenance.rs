@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 use super::Shared;
 use super::error::{Error, Result};
 use super::id::{Generation, SegmentId, TableId};
+use super::segment::FilterUse;
 use super::table::{
     Input, Reader, Source, SourceId, SourceState, TableShape, TableState, find_live,
 };
@@ -130,7 +131,7 @@ fn carry_deletes(
             }
         }
     } else {
-        let found = find_live((0_u32..).zip(outputs.iter()), &keys, false)?;
+        let found = find_live((0_u32..).zip(outputs.iter()), &keys, false, FilterUse::InMemory)?;
         places.extend(found.iter().map(|f| (f.ordinal as usize, f.position)));
     }
     if places.len() != positions.len() {

@@ -9,7 +9,7 @@ use super::id::{Generation, SegmentId, SeqNo, TableId};
 use super::key::KeyColumn;
 use super::manifest::{Checkpoint, TableCheckpoint};
 use super::schema::TableMeta;
-use super::segment::{Segment, SegmentStore};
+use super::segment::{FilterUse, Segment, SegmentStore};
 use super::table::{
     DeleteMap, Fate, Garbage, SegmentFile, Source, SourceId, SourceState, TableShape, TableState,
     replayed_run,
@@ -243,7 +243,7 @@ impl Recovery {
                 }
             } else {
                 let runs = (0_u32..).zip(state.memtables.iter().flat_map(|m| &m.runs));
-                let found = super::table::find_live(runs, keys, false)?;
+                let found = super::table::find_live(runs, keys, false, FilterUse::InMemory)?;
                 let ids: Vec<SourceId> =
                     state.memtables.iter().flat_map(|m| &m.runs).map(|r| r.source.id()).collect();
                 places.extend(found.iter().map(|f| (ids[f.ordinal as usize], f.position)));

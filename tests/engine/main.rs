@@ -1,6 +1,7 @@
 //! Tests of the embedded engine through its public interface.
 
 mod crash;
+mod filters;
 mod loads;
 mod model;
 mod ranks;

@@ -7,6 +7,7 @@
 
 use super::bits::{NARROW, Packer, usable_width};
 use super::chunks::CHUNK_BYTES;
+use super::filter::{BuiltFilters, FilterBuilder};
 use super::key::ModelKey;
 use super::leaf::{Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, sampled_rows};
 #[cfg(target_arch = "x86_64")]
@@ -72,6 +73,7 @@ pub struct Builder<K> {
     /// Lengths of the chunks that are complete. The first is for leaves without residuals: it is empty.
     lengths: Vec<u32>,
     complete: Vec<Vec<u8>>,
+    filters: Option<FilterBuilder>,
     max_error: f64,
     /// Sum of the absolute errors, in rows.
     error_sum: f64,
@@ -87,6 +89,7 @@ impl<K: ModelKey> Default for Builder<K> {
             packer: Packer::default(),
             lengths: vec![0],
             complete: vec![Vec::new()],
+            filters: None,
             max_error: 0.0,
             error_sum: 0.0,
         }
@@ -94,6 +97,14 @@ impl<K: ModelKey> Default for Builder<K> {
 }
 
 impl<K: ModelKey> Builder<K> {
+    /// One that makes filters as well, of the keys that are worth them.
+    pub fn with_filters() -> Self {
+        let mut filters = FilterBuilder::learned();
+        // The empty chunk has none.
+        filters.end_chunk(0);
+        Self { filters: Some(filters), ..Self::default() }
+    }
+
     /// Takes in the next keys: ascending, repeats allowed, none below those before.
     ///
     /// # Panics
@@ -126,7 +137,13 @@ impl<K: ModelKey> Builder<K> {
     }
 
     /// The index, no chunk of which is in memory, and the last chunks.
-    pub fn finish(mut self) -> (LearnedKeys<K>, Vec<Vec<u8>>) {
+    pub fn finish(self) -> (LearnedKeys<K>, Vec<Vec<u8>>) {
+        let (keys, chunks, _) = self.finish_with_filters();
+        (keys, chunks)
+    }
+
+    /// [`Self::finish`], and the filters, where there are any.
+    pub fn finish_with_filters(mut self) -> (LearnedKeys<K>, Vec<Vec<u8>>, Option<BuiltFilters>) {
         self.train_pending();
         self.end_chunk();
         let mean_error = self.error_sum / self.len.max(1) as f64;
@@ -139,7 +156,8 @@ impl<K: ModelKey> Builder<K> {
             max_error,
             mean_error,
         );
-        (LearnedKeys::new(model), self.complete)
+        let filters = self.filters.and_then(FilterBuilder::finish);
+        (LearnedKeys::new(model), self.complete, filters)
     }
 
     fn train_pending(&mut self) {
@@ -169,6 +187,9 @@ impl<K: ModelKey> Builder<K> {
             0 => 0,
             _ => Leaf::<K>::data(self.lengths.len(), self.packer.words()),
         };
+        if let Some(filters) = &mut self.filters {
+            filters.add_numbers(keys, fit.width);
+        }
         let errors = fit.pack(keys, &mut self.packer);
         let span = keys[fit.len - 1].sub(keys[0]).bit_len();
         let leaf = Leaf {
@@ -191,6 +212,9 @@ impl<K: ModelKey> Builder<K> {
     fn end_chunk(&mut self) {
         let chunk = self.packer.take();
         if !chunk.is_empty() {
+            if let Some(filters) = &mut self.filters {
+                filters.end_chunk(chunk.len());
+            }
             self.lengths.push(chunk.len() as u32);
             self.complete.push(chunk);
         }

@@ -68,6 +68,7 @@
 mod batch;
 mod bits;
 mod chunks;
+mod filter;
 mod fit;
 mod format;
 mod key;
@@ -84,6 +85,7 @@ use std::sync::Arc;
 
 use self::bits::Packed;
 pub use self::chunks::{Chunk, Chunks, Missing};
+pub use self::filter::{BuiltFilters, Filters, Probe, hash_bytes, hash_number};
 pub use self::fit::Builder;
 pub use self::key::ModelKey;
 use self::leaf::{Leaf, LeafView};
@@ -453,6 +455,14 @@ impl<K: ModelKey> LearnedKeys<K> {
     #[inline]
     pub fn upper_bound(&self, q: K) -> Result<usize, Missing> {
         q.successor().map_or(Ok(self.len()), |next| self.lower_bound(next))
+    }
+
+    /// The chunk that has `q`, if any has, and the bits that a key takes there. `None` where the model knows by
+    /// itself whether there is such a key.
+    pub fn chunk_of(&self, q: K) -> Option<(usize, u32)> {
+        let leaf = self.model.leaf_of(q)?;
+        let pair = &self.model.leaves[leaf..leaf + 2];
+        (pair[1].first != q).then(|| (pair[0].chunk(), pair[0].width()))
     }
 
     /// Where the model expects `q`, without looking at keys.

@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 use super::bits::PADDING;
 use super::chunks::{Chunk, Chunks, Missing};
+use super::filter::{BuiltFilters, FilterBuilder};
 use super::format::{Input, corrupt};
 use crate::engine::error::Result;
 
@@ -351,6 +352,15 @@ impl SparseKeys {
         Ok((self.fences.starts[i] as usize + at, found))
     }
 
+    /// The block that has `q`, if any has. `None` where two may.
+    pub fn chunk_of(&self, q: &[u8]) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
+        let i = self.fences.block_of(q, false);
+        (i + 1 == self.fences.ends.len() || self.fences.fence(i + 1) != q).then_some(i)
+    }
+
     /// Appends the key at position `i` to `out`.
     ///
     /// # Panics
@@ -468,6 +478,7 @@ pub struct SparseBuilder {
     fences: Vec<u8>,
     fence_ends: Vec<u32>,
     complete: Vec<Vec<u8>>,
+    filters: Option<FilterBuilder>,
     /// The last key.
     last: Vec<u8>,
     /// The first key of the block in the making.
@@ -480,6 +491,11 @@ pub struct SparseBuilder {
 }
 
 impl SparseBuilder {
+    /// One that makes filters as well.
+    pub fn with_filters() -> Self {
+        Self { filters: Some(FilterBuilder::sparse()), ..Self::default() }
+    }
+
     /// Takes in the next key, which is not below those before.
     ///
     /// # Errors
@@ -501,6 +517,9 @@ impl SparseBuilder {
         if self.keys.is_empty() {
             self.begin_block(key)?;
             shared = key.len();
+        }
+        if let Some(filters) = &mut self.filters {
+            filters.add_bytes(key);
         }
         self.rests.extend_from_slice(&key[shared..]);
         self.keys.push((shared as u32, self.rests.len() as u32));
@@ -558,6 +577,9 @@ impl SparseBuilder {
             out.extend_from_slice(&self.rests[start..*end as usize]);
             start = *end as usize;
         }
+        if let Some(filters) = &mut self.filters {
+            filters.end_chunk(out.len());
+        }
         self.chunk_lengths.push(out.len() as u32);
         self.complete.push(out);
         self.keys.clear();
@@ -571,7 +593,13 @@ impl SparseBuilder {
     }
 
     /// The index, no block of which is in memory, and the last blocks.
-    pub fn finish(mut self) -> (SparseKeys, Vec<Vec<u8>>) {
+    pub fn finish(self) -> (SparseKeys, Vec<Vec<u8>>) {
+        let (keys, blocks, _) = self.finish_with_filters();
+        (keys, blocks)
+    }
+
+    /// [`Self::finish`], and the filters, where there are any.
+    pub fn finish_with_filters(mut self) -> (SparseKeys, Vec<Vec<u8>>, Option<BuiltFilters>) {
         self.end_block();
         if !self.starts.is_empty() {
             self.starts.push(self.len as u32);
@@ -579,7 +607,8 @@ impl SparseBuilder {
         let chunks = Chunks::new(&self.chunk_lengths);
         let fences =
             Fences::assemble(self.starts, self.chunk_lengths, self.fences, self.fence_ends);
-        (SparseKeys { fences: Arc::new(fences), chunks }, self.complete)
+        let filters = self.filters.and_then(FilterBuilder::finish);
+        (SparseKeys { fences: Arc::new(fences), chunks }, self.complete, filters)
     }
 }
 

@@ -4,6 +4,7 @@
 //! pointer to an index whose chunks come one by one. What the cache evicts is taken out of that index by
 //! replacing it with one that lacks it, so that nobody who reads is disturbed.
 
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -14,9 +15,10 @@ use super::index_file::KEYS_OFFSET;
 use crate::engine::cache::Cached;
 use crate::engine::error::{Error, Result};
 use crate::engine::index::{
-    Builder, Chunk, Chunks, LearnedKeys, Missing, ModelStats, SparseBuilder, SparseKeys,
+    Builder, BuiltFilters, Chunk, Chunks, Filters, LearnedKeys, Missing, ModelStats, Probe,
+    SparseBuilder, SparseKeys, hash_bytes, hash_number,
 };
-use crate::engine::key::{KeyColumn, KeyForm};
+use crate::engine::key::{EncodedKey, KeyColumn, KeyForm};
 
 /// Where a chunk lies in the index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,11 +108,36 @@ impl KeyIndex {
     }
 }
 
+/// Which chunks have filters, and where these lie in the index file.
+#[derive(Debug)]
+pub(super) struct SegmentFilters {
+    pub(super) filters: Filters,
+    pub(super) places: Box<[Place]>,
+    /// Since the cache last asked.
+    used: AtomicBool,
+}
+
+impl SegmentFilters {
+    pub(super) fn new(filters: Filters, places: Vec<Place>) -> Self {
+        Self { filters, places: places.into(), used: AtomicBool::new(false) }
+    }
+
+    /// Notes a use: who finds all he asks for in filters never touches a chunk, and needs the model all the same.
+    pub(super) fn note_use(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.filters.memory_bytes() + size_of_val(&*self.places)
+    }
+}
+
 /// The index of a segment and where its chunks are.
 #[derive(Debug, Clone)]
 pub(super) struct SegmentKeys {
     pub(super) index: KeyIndex,
     pub(super) places: Arc<[Place]>,
+    pub(super) filters: Option<Arc<SegmentFilters>>,
 }
 
 impl SegmentKeys {
@@ -119,6 +146,7 @@ impl SegmentKeys {
         size_of::<Self>()
             + size_of_val(&*self.places)
             + each!(&self.index, keys => keys.model_bytes())
+            + self.filters.as_ref().map_or(0, |filters| filters.memory_bytes())
     }
 
     /// Brings chunk `i` into memory.
@@ -134,11 +162,70 @@ impl SegmentKeys {
 
     /// The same index with no chunk in memory.
     pub(super) fn emptied(&self) -> Self {
-        Self { index: self.index.emptied(), places: Arc::clone(&self.places) }
+        Self { index: self.index.emptied(), ..self.clone() }
     }
 
     fn is_same(&self, other: &Self) -> bool {
         self.index.is_same(&other.index)
+    }
+
+    /// The chunk that has a key, if any has; `None` where that is not known without chunks.
+    pub(super) fn chunk_of(&self, key: KeyRef<'_>) -> Option<KeyChunk> {
+        let (chunk, bits) = match (&self.index, key) {
+            (KeyIndex::U64(keys), KeyRef::U64(key)) => keys.chunk_of(key)?,
+            (KeyIndex::U128(keys), KeyRef::U128(key)) => keys.chunk_of(key)?,
+            (KeyIndex::Bytes(keys), KeyRef::Bytes(key)) => (keys.chunk_of(key)?, 0),
+            _ => return None,
+        };
+        Some(KeyChunk { chunk, bits })
+    }
+
+    /// Whether a chunk is in memory.
+    pub(super) fn has(&self, at: KeyChunk) -> bool {
+        self.index.chunks().slot(at.chunk).is_some()
+    }
+
+    /// What tells whether a key may be in its chunk.
+    pub(super) fn probe(&self, at: KeyChunk, key: KeyRef<'_>) -> Option<Probe> {
+        self.filters.as_ref()?.filters.probe(at.chunk, at.bits, || match key {
+            KeyRef::U64(key) => hash_number(key),
+            KeyRef::U128(key) => hash_number(key),
+            KeyRef::Bytes(key) => hash_bytes(key),
+        })
+    }
+}
+
+/// A chunk that has a key, if any has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyChunk {
+    pub(super) chunk: usize,
+    /// Bits that a key takes there.
+    bits: u32,
+}
+
+/// A key, not owned.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum KeyRef<'a> {
+    U64(u64),
+    U128(u128),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> KeyRef<'a> {
+    pub(super) fn new(key: &'a EncodedKey) -> Self {
+        match key {
+            EncodedKey::U64(key) => Self::U64(*key),
+            EncodedKey::U128(key) => Self::U128(*key),
+            EncodedKey::Bytes(key) => Self::Bytes(key),
+        }
+    }
+
+    pub(super) fn at(keys: &'a KeyColumn, i: usize) -> Self {
+        match keys {
+            KeyColumn::U64(keys) => Self::U64(keys[i]),
+            KeyColumn::U128(keys) => Self::U128(keys[i]),
+            KeyColumn::Bytes(keys) => Self::Bytes(keys.value(i)),
+        }
     }
 }
 
@@ -153,9 +240,9 @@ pub(super) enum KeysBuilder {
 impl KeysBuilder {
     pub(super) fn new(form: KeyForm) -> Self {
         match form {
-            KeyForm::U64 => Self::U64(Builder::default()),
-            KeyForm::U128 => Self::U128(Builder::default()),
-            KeyForm::Bytes => Self::Bytes(SparseBuilder::default()),
+            KeyForm::U64 => Self::U64(Builder::with_filters()),
+            KeyForm::U128 => Self::U128(Builder::with_filters()),
+            KeyForm::Bytes => Self::Bytes(SparseBuilder::with_filters()),
         }
     }
 
@@ -183,20 +270,20 @@ impl KeysBuilder {
         }
     }
 
-    /// The index, no chunk of which is in memory, and the last chunks.
-    pub(super) fn finish(self) -> (KeyIndex, Vec<Vec<u8>>) {
+    /// The index, no chunk of which is in memory, the last chunks, and the filters.
+    pub(super) fn finish(self) -> (KeyIndex, Vec<Vec<u8>>, Option<BuiltFilters>) {
         match self {
             Self::U64(builder) => {
-                let (keys, chunks) = builder.finish();
-                (KeyIndex::U64(keys), chunks)
+                let (keys, chunks, filters) = builder.finish_with_filters();
+                (KeyIndex::U64(keys), chunks, filters)
             }
             Self::U128(builder) => {
-                let (keys, chunks) = builder.finish();
-                (KeyIndex::U128(keys), chunks)
+                let (keys, chunks, filters) = builder.finish_with_filters();
+                (KeyIndex::U128(keys), chunks, filters)
             }
             Self::Bytes(builder) => {
-                let (keys, chunks) = builder.finish();
-                (KeyIndex::Bytes(keys), chunks)
+                let (keys, chunks, filters) = builder.finish_with_filters();
+                (KeyIndex::Bytes(keys), chunks, filters)
             }
         }
     }
@@ -258,8 +345,8 @@ impl KeysInMemory {
         let chunks = current.index.chunks();
         if i < chunks.len() && chunks.slot(i).is_some_and(|own| own.is_same(chunk)) {
             let index = current.index.without_chunk(i);
-            let places = Arc::clone(&current.places);
-            self.current.store(Some(Arc::new(SegmentKeys { index, places })));
+            let keys = SegmentKeys { index, ..SegmentKeys::clone(&current) };
+            self.current.store(Some(Arc::new(keys)));
         }
     }
 
@@ -310,8 +397,12 @@ impl CachedModel {
 }
 
 impl Cached for CachedModel {
-    /// A model is in use as long as one of its chunks is.
+    /// A model is in use as long as one of its chunks is, or its filters are.
     fn take_uses(&self) -> u8 {
+        let filters = self.keys.filters.as_ref();
+        if filters.is_some_and(|filters| filters.used.swap(false, Ordering::Relaxed)) {
+            return u8::MAX;
+        }
         let used = |holder: &Arc<KeysInMemory>| {
             let current = holder.load();
             current
@@ -369,10 +460,38 @@ impl Drop for CachedChunk {
     }
 }
 
-/// The index of all keys of a segment and its chunks, made in memory.
+/// Filters of some chunks as the cache holds them.
+#[derive(Debug)]
+pub(super) struct CachedFilters {
+    pub(super) bytes: Vec<u8>,
+    /// Since the cache last asked: the cache itself is asked once for many keys.
+    used: AtomicU8,
+}
+
+impl CachedFilters {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, used: AtomicU8::new(0) }
+    }
+
+    /// Notes that a key is looked for here.
+    pub(super) fn note_use(&self) {
+        // Two threads may count one use; the count only guides eviction.
+        let used = self.used.load(Ordering::Relaxed);
+        self.used.store(used.saturating_add(1), Ordering::Relaxed);
+    }
+}
+
+impl Cached for CachedFilters {
+    fn take_uses(&self) -> u8 {
+        self.used.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The index of all keys of a segment, its chunks and its filters, made in memory.
 pub(super) struct Built {
     index: KeyIndex,
     chunks: Vec<Vec<u8>>,
+    filters: Option<BuiltFilters>,
 }
 
 impl Built {
@@ -386,9 +505,9 @@ impl Built {
             builder.push(&part?)?;
         }
         let mut chunks = builder.take_chunks();
-        let (index, last) = builder.finish();
+        let (index, last, filters) = builder.finish();
         chunks.extend(last);
-        Ok(Self { index, chunks })
+        Ok(Self { index, chunks, filters })
     }
 
     pub(super) fn index(&self) -> &KeyIndex {
@@ -399,16 +518,26 @@ impl Built {
         self.chunks.iter().map(Vec::as_slice)
     }
 
+    pub(super) fn filters(&self) -> Option<&BuiltFilters> {
+        self.filters.as_ref()
+    }
+
     /// The index with all its chunks.
     pub(super) fn into_keys(self) -> Result<SegmentKeys> {
-        let mut places = Vec::with_capacity(self.chunks.len());
         let mut offset = KEYS_OFFSET;
+        let mut place = |bytes: &[u8]| {
+            let place = Place { offset, len: bytes.len() as u32, crc: crc32c::crc32c(bytes) };
+            offset += bytes.len() as u64;
+            place
+        };
+        let places = self.chunks.iter().map(|chunk| place(chunk)).collect();
+        let filters = self.filters.map(|built| {
+            let places = built.parts.iter().map(|part| place(part)).collect();
+            Arc::new(SegmentFilters::new(built.filters, places))
+        });
         for (i, chunk) in self.chunks.into_iter().enumerate() {
-            let len = chunk.len() as u32;
-            places.push(Place { offset, len, crc: crc32c::crc32c(&chunk) });
-            offset += u64::from(len);
             self.index.put(i, &Chunk::new(&chunk))?;
         }
-        Ok(SegmentKeys { index: self.index, places: places.into() })
+        Ok(SegmentKeys { index: self.index, places, filters })
     }
 }

@@ -68,6 +68,18 @@ pub struct SegmentMeta {
     pub trained_at_micros: i64,
 }
 
+/// Whether filters are read to look for keys, before chunks that are not in memory are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterUse {
+    /// Filters that are in memory are asked. For keys that are likely here: they will be read in the end.
+    InMemory,
+    /// Filters are read once a chunk would be. For keys that are likely not here.
+    Read,
+    /// Filters are read, and many keys together are looked up in them even if all chunks are in memory. For keys
+    /// that are likely nowhere.
+    First,
+}
+
 /// What all segments of an engine share.
 #[derive(Debug, Clone)]
 pub struct SegmentStore {

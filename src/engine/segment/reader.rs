@@ -9,6 +9,8 @@ use arrow::array::{Array, ArrayRef, BinaryArray, UInt32Array, new_empty_array};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use parking_lot::Mutex;
 
+mod locate;
+
 use super::footer::Footer;
 use super::index_file::{self, IndexFile, IndexWriter, Owner};
 use super::keys::{Built, CachedChunk, CachedModel, KeyIndex, KeysInMemory, SegmentKeys, Stop};
@@ -16,6 +18,7 @@ use super::{SegmentMeta, SegmentStore, blocks, decode};
 use crate::engine::cache::{CacheKey, CachePart};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::id::FieldId;
+use crate::engine::index::Chunk;
 use crate::engine::key::{EncodedKey, KeyCodec, KeyColumn, KeyForm};
 
 /// A column of a row group is cached whole once single rows of it were asked for this many times.
@@ -92,45 +95,18 @@ impl Segment {
     }
 
     /// [`Segment::lower_bound`], and whether the row there has just that key: one search.
-    #[inline]
+    #[cfg(test)]
     pub fn find(&self, key: &EncodedKey) -> Result<(u64, bool)> {
-        let (at, found) = self.with_keys(|index| match (index, key) {
-            (KeyIndex::U64(keys), EncodedKey::U64(key)) => Ok(keys.find(*key)?),
-            (KeyIndex::U128(keys), EncodedKey::U128(key)) => Ok(keys.find(*key)?),
-            (KeyIndex::Bytes(keys), EncodedKey::Bytes(key)) => Ok(keys.find(key)?),
-            _ => Err(Stop::WrongForm),
-        })?;
+        let (at, found) = self.with_keys(|index| find_in(index, key))?;
         Ok((at as u64, found))
     }
 
     /// [`Segment::find`] of many keys, in any order, at once.
+    #[cfg(test)]
     pub fn find_batch(&self, keys: &KeyColumn) -> Result<(Vec<u32>, Vec<bool>)> {
         let (mut positions, mut found) = (vec![0; keys.len()], vec![false; keys.len()]);
         let mut done = 0;
-        self.with_keys(|index| {
-            let (positions, found) = (&mut positions[done..], &mut found[done..]);
-            let all = match (index, keys) {
-                (KeyIndex::U64(mine), KeyColumn::U64(keys)) => {
-                    mine.find_batch(&keys[done..], positions, found)
-                }
-                (KeyIndex::U128(mine), KeyColumn::U128(keys)) => {
-                    mine.find_batch(&keys[done..], positions, found)
-                }
-                (KeyIndex::Bytes(mine), KeyColumn::Bytes(keys)) => {
-                    let one = |i: usize| mine.find(keys.value(done + i)).map_err(|m| (m, i));
-                    (0..positions.len()).try_for_each(|i| {
-                        let (position, hit) = one(i)?;
-                        (positions[i], found[i]) = (position as u32, hit);
-                        Ok(())
-                    })
-                }
-                _ => return Err(Stop::WrongForm),
-            };
-            all.map_err(|(missing, more)| {
-                done += more;
-                missing.into()
-            })
-        })?;
+        self.with_keys(|index| find_batch_in(index, keys, &mut done, &mut positions, &mut found))?;
         Ok((positions, found))
     }
 
@@ -175,6 +151,14 @@ impl Segment {
     #[cfg(test)]
     pub(crate) fn is_cached(&self, field: FieldId, group: usize) -> bool {
         self.store.cache.contains(&self.column_key(field, group))
+    }
+
+    /// How many chunks of keys are in memory, but for empty ones.
+    #[cfg(test)]
+    pub(super) fn resident_chunks(&self) -> usize {
+        let keys = self.keys.load();
+        let chunks = keys.as_ref().map(|keys| keys.resident().filter(|(_, b)| b.len() > 512));
+        chunks.map_or(0, Iterator::count)
     }
 
     /// Whether no key is in memory.
@@ -358,24 +342,35 @@ impl Segment {
     #[cold]
     fn with_cold_keys<T>(
         &self,
+        search: impl FnMut(&KeyIndex) -> std::result::Result<T, Stop>,
+    ) -> Result<T> {
+        self.with_held_keys(self.key_model()?, search)
+    }
+
+    /// Runs `search` on an index that is held until the answer: its chunks stay in it, and more come, whatever
+    /// the cache evicts meanwhile.
+    fn with_held_keys<T>(
+        &self,
+        mut keys: Arc<SegmentKeys>,
         mut search: impl FnMut(&KeyIndex) -> std::result::Result<T, Stop>,
     ) -> Result<T> {
-        // Held until the answer: chunks come into it whatever the cache evicts meanwhile.
-        let mut keys = self.key_model()?;
         loop {
             match search(&keys.index) {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::WrongForm) => return Err(self.wrong_form()),
                 Err(Stop::Missing(chunk)) => match self.load_chunk(&keys, chunk) {
-                    Err(e) if is_lost(&e) => {
-                        // What is in memory may be of another model than the new file's.
-                        self.store.cache.remove_segment(self.meta.id);
-                        keys = self.adopt(self.rebuild_index(&e)?.keys)?;
-                    }
+                    Err(e) if is_lost(&e) => keys = self.replace_keys(&e)?,
                     loaded => loaded?,
                 },
             }
         }
+    }
+
+    /// Makes the index anew, because a part of it is lost.
+    fn replace_keys(&self, lost: &Error) -> Result<Arc<SegmentKeys>> {
+        // What is in memory may be of another model than the new file's.
+        self.store.cache.remove_segment(self.meta.id);
+        self.adopt(self.rebuild_index(lost)?.keys)
     }
 
     /// The index, with the chunks that are in memory.
@@ -407,7 +402,8 @@ impl Segment {
         let place = keys.places[chunk];
         let cached = self.store.cache.get_or_load(self.chunk_key(chunk), || {
             let vfs = self.store.vfs.as_ref();
-            let bytes = index_file::read_chunk(vfs, &self.index_path, place)?;
+            let bytes = index_file::read_place(vfs, &self.index_path, place)?;
+            let bytes = Chunk::new(&bytes);
             let size = bytes.memory_bytes();
             Ok((CachedChunk::new(chunk, bytes), size))
         })?;
@@ -503,7 +499,7 @@ impl Segment {
         let mut writer = IndexWriter::create(vfs, &self.index_path, self.codec.form())?;
         built.chunks().try_for_each(|chunk| writer.chunk(chunk))?;
         let owner = Owner { segment: self.meta.id, row_count: self.meta.row_count };
-        writer.finish(&owner, built.index(), data)?;
+        writer.finish(&owner, built.index(), built.filters(), data)?;
         vfs.rename(&temporary, &self.index_path)
             .map_err(|e| blocks::at_path(e, &self.index_path))?;
         self.store.sync_table_dir(self.meta.table)
@@ -542,6 +538,49 @@ impl Segment {
             self.meta.id, self.meta.row_count
         ))
     }
+}
+
+/// The lower bound of a key, and whether it is there.
+#[inline(always)]
+fn find_in(index: &KeyIndex, key: &EncodedKey) -> std::result::Result<(usize, bool), Stop> {
+    match (index, key) {
+        (KeyIndex::U64(keys), EncodedKey::U64(key)) => Ok(keys.find(*key)?),
+        (KeyIndex::U128(keys), EncodedKey::U128(key)) => Ok(keys.find(*key)?),
+        (KeyIndex::Bytes(keys), EncodedKey::Bytes(key)) => Ok(keys.find(key)?),
+        _ => Err(Stop::WrongForm),
+    }
+}
+
+/// [`find_in`] of the keys from `done` on, which is moved to the first that has no answer.
+fn find_batch_in(
+    index: &KeyIndex,
+    keys: &KeyColumn,
+    done: &mut usize,
+    positions: &mut [u32],
+    found: &mut [bool],
+) -> std::result::Result<(), Stop> {
+    let (positions, found) = (&mut positions[*done..], &mut found[*done..]);
+    let all = match (index, keys) {
+        (KeyIndex::U64(mine), KeyColumn::U64(keys)) => {
+            mine.find_batch(&keys[*done..], positions, found)
+        }
+        (KeyIndex::U128(mine), KeyColumn::U128(keys)) => {
+            mine.find_batch(&keys[*done..], positions, found)
+        }
+        (KeyIndex::Bytes(mine), KeyColumn::Bytes(keys)) => {
+            let one = |i: usize| mine.find(keys.value(*done + i)).map_err(|m| (m, i));
+            (0..positions.len()).try_for_each(|i| {
+                let (position, hit) = one(i)?;
+                (positions[i], found[i]) = (position as u32, hit);
+                Ok(())
+            })
+        }
+        _ => return Err(Stop::WrongForm),
+    };
+    all.map_err(|(missing, more)| {
+        *done += more;
+        missing.into()
+    })
 }
 
 /// An index file that is missing or damaged can be made anew; one that cannot be read cannot.

@@ -15,6 +15,7 @@ use crate::engine::key::{KeyCodec, KeyColumn};
 use crate::engine::schema::FIELD_ID_KEY;
 
 mod damage;
+mod filters;
 mod keys;
 mod speed;
 mod stored_types;

@@ -222,13 +222,13 @@ impl SegmentWriter {
         let file = groups.finish().map_err(|e| self.parquet_error(e))?;
         let data = file.finish().map_err(|e| at_path(e, &temporary_data))?;
         let started = Instant::now();
-        let (keys, chunks) = self.keys.finish();
+        let (keys, chunks, filters) = self.keys.finish();
         let train_time = self.train_time + started.elapsed();
         for chunk in chunks {
             self.index.chunk(&chunk)?;
         }
         let owner = Owner { segment: self.id, row_count: self.row_count };
-        let index = self.index.finish(&owner, &keys, &data)?;
+        let index = self.index.finish(&owner, &keys, filters.as_ref(), &data)?;
         let vfs = &self.files.store.vfs;
         for path in [&self.files.data, &self.files.index] {
             vfs.rename(&temporary(path), path).map_err(|e| at_path(e, path))?;

@@ -8,6 +8,7 @@ use super::source::SourceState;
 use super::state::TableState;
 use crate::engine::error::Result;
 use crate::engine::key::{EncodedKey, KeyColumn, KeyRange};
+use crate::engine::segment::FilterUse;
 
 /// Keys that are looked up together: few enough that what belongs to them stays in the nearest caches.
 const CHUNK_KEYS: usize = 4096;
@@ -29,6 +30,7 @@ pub(crate) fn find_live<'a>(
     sources: impl Iterator<Item = (u32, &'a SourceState)>,
     keys: &KeyColumn,
     repeats: bool,
+    filters: FilterUse,
 ) -> Result<Vec<Found>> {
     let mut all = Vec::new();
     if keys.is_empty() {
@@ -52,7 +54,7 @@ pub(crate) fn find_live<'a>(
             inside = keys.slice(from, to - from);
             &inside
         };
-        let (positions, found) = state.source.find(part)?;
+        let (positions, found) = state.source.find(part, filters)?;
         for (i, (position, found)) in positions.into_iter().zip(found).enumerate() {
             if !found {
                 continue;
@@ -79,13 +81,14 @@ fn find_group<K: Number>(
     ordinal: u32,
     keys: &[K],
     group: &[u32],
+    filters: FilterUse,
     rows: &mut [Option<RowAddress>],
 ) -> Result<()> {
     if group.is_empty() {
         return Ok(());
     }
     let wanted = K::column(group.iter().map(|i| keys[*i as usize]).collect());
-    let (positions, found) = state.source.find(&wanted)?;
+    let (positions, found) = state.source.find(&wanted, filters)?;
     for ((i, position), found) in group.iter().zip(positions).zip(found) {
         if found && !state.deleted.contains(position) {
             rows[*i as usize] = Some(RowAddress::new(ordinal, position));
@@ -99,6 +102,7 @@ impl TableState {
     /// that can hold them, which search for many at once; those that no segment has are looked up in the memtables.
     pub(crate) fn find_each(&self, keys: &KeyColumn) -> Result<Vec<Option<RowAddress>>> {
         let mut rows = vec![None; keys.len()];
+        let filters = self.segments.filter_use();
         match keys {
             KeyColumn::U64(keys) => self.find_numbers(keys, &mut rows)?,
             KeyColumn::U128(keys) => self.find_numbers(keys, &mut rows)?,
@@ -106,7 +110,7 @@ impl TableState {
                 for start in (0..keys.len()).step_by(CHUNK_KEYS) {
                     let chunk = keys.slice(start, CHUNK_KEYS.min(keys.len() - start));
                     let order = chunk.sort_indices();
-                    for found in self.find_live(&chunk.take(&order)?)? {
+                    for found in self.find_live(&chunk.take(&order)?, filters)? {
                         let at = start + order[found.key as usize] as usize;
                         rows[at] = Some(RowAddress::new(found.ordinal, found.position));
                     }
@@ -118,6 +122,7 @@ impl TableState {
 
     fn find_numbers<K: Number>(&self, keys: &[K], rows: &mut [Option<RowAddress>]) -> Result<()> {
         let mut groups: Vec<Vec<u32>> = Vec::new();
+        let filters = self.segments.filter_use();
         let disjoint = K::ends(&self.segments).filter(|ends| ends.are_disjoint());
         for (keys, rows) in keys.chunks(CHUNK_KEYS).zip(rows.chunks_mut(CHUNK_KEYS)) {
             if let Some(ends) = disjoint {
@@ -129,7 +134,8 @@ impl TableState {
                 }
                 for (ordinal, group) in (0_u32..).zip(&mut groups) {
                     if !group.is_empty() {
-                        find_group(&self.segments[ordinal as usize], ordinal, keys, group, rows)?;
+                        let state = &self.segments[ordinal as usize];
+                        find_group(state, ordinal, keys, group, filters, rows)?;
                         group.clear();
                     }
                 }
@@ -145,7 +151,7 @@ impl TableState {
                         .filter(|(_, (key, row))| row.is_none() && min <= **key && **key <= max)
                         .map(|(i, _)| i)
                         .collect();
-                    find_group(state, ordinal, keys, &group, rows)?;
+                    find_group(state, ordinal, keys, &group, filters, rows)?;
                 }
             }
             self.find_in_runs(keys, rows)?;
@@ -164,7 +170,7 @@ impl TableState {
         missing.sort_unstable();
         let sorted = K::column(missing.iter().map(|(key, _)| *key).collect());
         let first = self.segments.len() as u32;
-        for found in find_live((first..).zip(runs()), &sorted, false)? {
+        for found in find_live((first..).zip(runs()), &sorted, false, FilterUse::InMemory)? {
             let at = missing[found.key as usize].1 as usize;
             rows[at] = Some(RowAddress::new(found.ordinal, found.position));
         }
@@ -184,7 +190,7 @@ impl TableState {
                 continue;
             }
             let keys = keys.slice(from, to - from);
-            let (positions, found) = state.source.find(&keys)?;
+            let (positions, found) = state.source.find(&keys, self.segments.filter_use())?;
             for (i, position) in positions.into_iter().enumerate().filter(|(i, _)| found[*i]) {
                 let end = state.source.upper_bound(&keys.get(i))?;
                 for live in state.deleted.live_ranges(position..end as u32) {
@@ -196,21 +202,23 @@ impl TableState {
     }
 
     /// [`find_live`] in all sources of the table.
-    pub(crate) fn find_live(&self, keys: &KeyColumn) -> Result<Vec<Found>> {
+    pub(crate) fn find_live(&self, keys: &KeyColumn, filters: FilterUse) -> Result<Vec<Found>> {
         let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(Vec::new()) };
         let range = KeyRange { lower: Bound::Included(first), upper: Bound::Included(last) };
-        find_live(self.sources_within(&range), keys, self.shape.repeats())
+        find_live(self.sources_within(&range), keys, self.shape.repeats(), filters)
     }
 
     /// The live row of a key of which there is one at most: the ordinal of its source and its position there.
     pub(crate) fn find_unique(&self, key: &EncodedKey) -> Result<Option<(u32, u32)>> {
         let near = self.segments.at(key);
+        let filters = if near.len() > 1 { FilterUse::Read } else { FilterUse::InMemory };
         let segments = (near.start as u32..).zip(&self.segments[near]);
         let runs = self.memtables.iter().flat_map(|m| m.runs.iter());
         for (ordinal, state) in segments.chain((self.segments.len() as u32..).zip(runs)) {
-            let (position, found) = state.source.find_key(key)?;
             // At most one source has a live row of the key; others may have deleted ones.
-            if found && !state.deleted.contains(position as u32) {
+            if let Some(position) = state.source.find_key(key, filters)?
+                && !state.deleted.contains(position as u32)
+            {
                 return Ok(Some((ordinal, position as u32)));
             }
         }

@@ -26,11 +26,12 @@ impl Plan {
     pub(crate) fn new(table: &TableState, range: &KeyRange) -> Result<Self> {
         let mut found: Vec<(EncodedKey, EncodedKey, Input)> = Vec::new();
         let unique = !table.shape.repeats();
+        let filters = table.segments.filter_use();
         for (ordinal, state) in table.sources_within(range) {
             if state.live_count() == 0 {
                 continue;
             }
-            let positions = state.source.positions(range, unique)?;
+            let positions = state.source.positions(range, unique, filters)?;
             if state.live_in(&positions) > 0 {
                 let input = Input { state: state.clone(), ordinal, positions };
                 found.push((state.source.min_key(), state.source.max_key(), input));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::deletes::DeleteMap;
 use super::source::{SourceId, SourceState};
 use crate::engine::key::{EncodedKey, KeyColumn, KeyRange};
+use crate::engine::segment::FilterUse;
 
 /// Segments by their first key. Cheap to clone where nothing but deletes changes.
 #[derive(Debug, Clone, Default)]
@@ -163,6 +164,18 @@ impl Segments {
     #[inline]
     pub(crate) fn at(&self, key: &EncodedKey) -> Range<usize> {
         self.between(Some(key), Some(key))
+    }
+
+    /// How filters are used to look for keys that are likely there: where segments overlap, most of those that
+    /// can hold a key do not.
+    pub(crate) fn filter_use(&self) -> FilterUse {
+        let disjoint = match &*self.fences {
+            Fences::None => true,
+            Fences::U64(ends) => ends.disjoint,
+            Fences::U128(ends) => ends.disjoint,
+            Fences::Bytes(ends) => ends.disjoint,
+        };
+        if disjoint { FilterUse::InMemory } else { FilterUse::Read }
     }
 
     /// Which segments can hold keys of a range.

@@ -15,6 +15,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::id::{FieldId, TableId};
 use crate::engine::key::{EncodedKey, KeyCodec, KeyColumn, KeyRange};
 use crate::engine::schema::TableMeta;
+use crate::engine::segment::FilterUse;
 
 /// A table at one moment. Cheap to clone; never changes.
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ impl TableSnapshot {
         }
         let mut count = 0;
         for (_, state) in self.state.sources_within(range) {
-            count += state.live_in(&state.source.positions(range, unique)?);
+            count += state.live_in(&state.source.positions(range, unique, FilterUse::InMemory)?);
         }
         Ok(count)
     }
@@ -116,9 +117,10 @@ impl TableSnapshot {
             };
         }
         let mut addresses = vec![None; keys.len()];
+        let filters = self.state.segments.filter_use();
         let order = if keys.is_sorted() { None } else { Some(keys.sort_indices()) };
         let sorted = order.as_ref().map(|o| keys.take(o)).transpose()?;
-        for found in self.state.find_live(sorted.as_ref().unwrap_or(keys))? {
+        for found in self.state.find_live(sorted.as_ref().unwrap_or(keys), filters)? {
             let at = order.as_ref().map_or(found.key, |o| o[found.key as usize]);
             let address = RowAddress::new(found.ordinal, found.position);
             let slot: &mut Option<RowAddress> = &mut addresses[at as usize];
@@ -231,7 +233,7 @@ impl TableSnapshot {
         };
         let unique = !self.state.shape.repeats();
         for (_, state) in self.state.sources_within(range) {
-            let positions = state.source.positions(range, unique)?;
+            let positions = state.source.positions(range, unique, FilterUse::InMemory)?;
             let live_count = state.live_in(&positions);
             if live_count == 0 {
                 continue;

@@ -13,7 +13,7 @@ use super::deletes::DeleteMap;
 use crate::engine::error::{Error, Result};
 use crate::engine::id::{FieldId, SegmentId, TableId};
 use crate::engine::key::{EncodedKey, KeyColumn, KeyRange};
-use crate::engine::segment::Segment;
+use crate::engine::segment::{FilterUse, Segment};
 
 /// Field id of the hidden row id.
 pub(crate) const ROW_ID_FIELD: FieldId = FieldId(0);
@@ -182,11 +182,15 @@ impl Source {
 
     /// Positions of the keys of `range`. An end of the range that lies beyond the source's own keys is
     /// settled by comparing with its first or last, without the index. Where keys are `unique` one search
-    /// finds a range of one key.
-    pub(crate) fn positions(&self, range: &KeyRange, unique: bool) -> Result<Range<u64>> {
+    /// finds a range of one key; that of a key that is not there is empty and anywhere.
+    pub(crate) fn positions(
+        &self,
+        range: &KeyRange,
+        unique: bool,
+        filters: FilterUse,
+    ) -> Result<Range<u64>> {
         if unique && let Some(key) = range.as_point() {
-            let (at, found) = self.find_key(key)?;
-            return Ok(at..at + u64::from(found));
+            return Ok(self.find_key(key, filters)?.map_or(0..0, |at| at..at + 1));
         }
         let len = self.len();
         let start = match &range.lower {
@@ -210,33 +214,35 @@ impl Source {
         Ok(start..end.max(start))
     }
 
-    /// Position of the first row whose key is `>= key`, and whether it has just that key. A key beyond the
-    /// source's own is settled without the index.
+    /// Position of the first row with just this key. A key beyond the source's own is settled without the
+    /// index.
     #[inline]
-    pub(crate) fn find_key(&self, key: &EncodedKey) -> Result<(u64, bool)> {
+    pub(crate) fn find_key(&self, key: &EncodedKey, filters: FilterUse) -> Result<Option<u64>> {
         match self {
             Self::Segment(s) => {
                 let meta = s.segment.meta();
-                if meta.max_key < *key {
-                    Ok((meta.row_count, false))
-                } else if meta.min_key > *key {
-                    Ok((0, false))
+                if meta.max_key < *key || meta.min_key > *key {
+                    Ok(None)
                 } else {
-                    s.segment.find(key)
+                    s.segment.locate(key, filters)
                 }
             }
             Self::Run(r) => {
                 let at = r.keys.lower_bound(key);
                 let found = at < r.keys.len() && r.keys.compare_at(at, key).is_eq();
-                Ok((at as u64, found))
+                Ok(found.then_some(at as u64))
             }
         }
     }
 
-    /// For each of `keys` (sorted) the position of the first row with just that key.
-    pub(crate) fn find(&self, keys: &KeyColumn) -> Result<(Vec<u32>, Vec<bool>)> {
+    /// For each of `keys` (sorted) the position of the first row with just that key, and whether there is one.
+    pub(crate) fn find(
+        &self,
+        keys: &KeyColumn,
+        filters: FilterUse,
+    ) -> Result<(Vec<u32>, Vec<bool>)> {
         match self {
-            Self::Segment(s) => s.segment.find_batch(keys),
+            Self::Segment(s) => s.segment.locate_batch(keys, filters),
             Self::Run(r) => Ok(find_in_run(&r.keys, keys)),
         }
     }

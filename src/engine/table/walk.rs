@@ -6,6 +6,7 @@ use super::plan::{Plan, first, positions};
 use super::state::TableState;
 use crate::engine::error::Result;
 use crate::engine::key::{EncodedKey, KeyRange};
+use crate::engine::segment::FilterUse;
 
 /// Passes over the live rows of a key range in key order, many at a time. A step costs one search of each source that holds keys near.
 #[derive(Debug)]
@@ -74,7 +75,12 @@ impl KeyWalk {
                 let Range { start, end: limit } = input.positions;
                 let cut = match end {
                     Bound::Unbounded => limit,
-                    _ => input.state.source.positions(&from, false)?.start.clamp(start, limit),
+                    _ => input
+                        .state
+                        .source
+                        .positions(&from, false, FilterUse::InMemory)?
+                        .start
+                        .clamp(start, limit),
                 };
                 let live = input.state.live_in(&(start..cut));
                 if live > 0 {

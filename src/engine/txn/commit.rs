@@ -667,7 +667,7 @@ pub(crate) fn relocate(
         }
     } else {
         debug_assert!((1..keys.len()).all(|i| compare(&keys, i - 1, &keys, i).is_le()));
-        for found in state.find_live(&keys)? {
+        for found in state.find_live(&keys, state.segments.filter_use())? {
             if let Some(s) = state.source_at(found.ordinal) {
                 places.push((s.source.id(), found.position));
             }

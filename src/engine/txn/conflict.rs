@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::engine::error::{Error, Result};
 use crate::engine::id::{SeqNo, TableId};
 use crate::engine::key::{EncodedKey, KeyColumn};
+use crate::engine::segment::FilterUse;
 use crate::engine::table::{Source, SourceState};
 
 /// Keys looked up at once.
@@ -44,7 +45,7 @@ impl KeySet {
     /// Whether one of sorted `keys` is in the set.
     fn has_any(&self, keys: &KeyColumn) -> Result<bool> {
         match self {
-            Self::Segment(s) => Ok(s.source.find(keys)?.1.contains(&true)),
+            Self::Segment(s) => Ok(s.source.find(keys, FilterUse::Read)?.1.contains(&true)),
             Self::Keys(mine) => Ok((0..keys.len()).any(|i| {
                 let key = keys.get(i);
                 let at = mine.lower_bound(&key);

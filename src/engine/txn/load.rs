@@ -17,6 +17,7 @@ use crate::engine::Shared;
 use crate::engine::error::Result;
 use crate::engine::key::{EncodedKey, KeyColumn};
 use crate::engine::schema::KeyKind;
+use crate::engine::segment::FilterUse;
 use crate::engine::table::{SourceState, TableShape, find_live};
 
 /// Rows gathered from a sort at once.
@@ -243,7 +244,7 @@ fn settle(
         let segment = &mut rest[0][piece.segment];
         let keys = segment.source.keys(piece.positions.clone())?;
         let sources = earlier.iter().enumerate().map(|(i, source)| (i as u32, &**source));
-        let found = find_live(sources, &keys, false)?;
+        let found = find_live(sources, &keys, false, FilterUse::InMemory)?;
         match (on_conflict, found.first()) {
             (_, None) => {}
             (OnConflict::Error, Some(row)) => {

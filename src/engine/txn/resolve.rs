@@ -8,6 +8,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::id::SeqNo;
 use crate::engine::key::KeyColumn;
 use crate::engine::schema::KeyKind;
+use crate::engine::segment::FilterUse;
 use crate::engine::table::{Found, Source, SourceId, SourceState, TableState, find_live, new_run};
 
 /// Keys of a load that are looked up at once.
@@ -64,7 +65,7 @@ fn add_run(
 ) -> Result<()> {
     let shape = std::sync::Arc::clone(&state.shape);
     if shape.meta.key_kind == KeyKind::Primary {
-        let found = state.find_live(&rows.keys)?;
+        let found = state.find_live(&rows.keys, FilterUse::First)?;
         if !found.is_empty() {
             match write.on_conflict {
                 OnConflict::Error => return Err(exists(state, &rows.keys, &found)),
@@ -120,7 +121,8 @@ fn settle_segment(
     while start < len {
         let end = (start + PROBE_ROWS).min(len);
         let keys = segment.source.keys(start..end)?;
-        let mut found = find_live(near.iter().map(|(i, s)| (*i, s)), &keys, false)?;
+        let mut found =
+            find_live(near.iter().map(|(i, s)| (*i, s)), &keys, false, FilterUse::First)?;
         found.retain(|f| !segment.deleted.contains(start as u32 + f.key));
         if !found.is_empty() {
             match on_conflict {

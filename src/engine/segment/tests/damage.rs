@@ -16,8 +16,11 @@ fn u32_at(bytes: &[u8], at: usize) -> usize {
 /// The parts of an index file, as `docs/file-format.md` has them.
 struct Parts {
     chunks: Range<usize>,
+    filters: Range<usize>,
     /// Number of chunks, and length and checksum of each.
     places: Range<usize>,
+    /// The same of the parts of filters, and their table.
+    filter_places: Range<usize>,
     model: Range<usize>,
     blocks: Range<usize>,
     trailer: Range<usize>,
@@ -27,20 +30,27 @@ impl Parts {
     fn of(file: &[u8]) -> Self {
         let trailer = file.len() - TRAILER;
         let chunks = 16..16 + u32_at(file, trailer + 40);
-        let directory_end = chunks.end + u32_at(file, trailer + 52);
-        let places = chunks.end..chunks.end + 4 + 8 * u32_at(file, chunks.end);
+        let filters = chunks.end..chunks.end + u32_at(file, trailer + 60);
+        let directory_end = filters.end + u32_at(file, trailer + 52);
+        let chunk_count = u32_at(file, filters.end);
+        let places = filters.end..filters.end + 4 + 8 * chunk_count;
+        let table = places.end + 4 + 8 * u32_at(file, places.end);
+        let filter_places = places.end..table + 4 + 4 * chunk_count;
         Self {
-            model: places.end..directory_end,
+            model: filter_places.end..directory_end,
             blocks: directory_end..trailer,
             trailer: trailer..file.len(),
             chunks,
+            filters,
             places,
+            filter_places,
         }
     }
 
-    fn all(&self) -> [Range<usize>; 6] {
-        let Self { chunks, places, model, blocks, trailer } = self;
-        [0..16, chunks.clone(), places.clone(), model.clone(), blocks.clone(), trailer.clone()]
+    fn all(&self) -> Vec<Range<usize>> {
+        let Self { chunks, filters, places, filter_places, model, blocks, trailer } = self;
+        let rest = [chunks, filters, places, filter_places, model, blocks, trailer];
+        std::iter::once(0..16).chain(rest.map(Range::clone)).collect()
     }
 }
 
@@ -54,15 +64,22 @@ fn sign(file: &mut [u8]) {
     let put = |file: &mut [u8], at: usize, crc: u32| {
         file[at..at + 4].copy_from_slice(&crc.to_le_bytes());
     };
-    let mut offset = parts.chunks.start;
-    for entry in (parts.places.start + 4..parts.places.end).step_by(8) {
-        let end = offset + u32_at(file, entry);
-        // Lengths may be damaged, too.
-        if let Some(chunk) = file[..parts.chunks.end].get(offset..end) {
-            let crc = crc32c::crc32c(chunk);
-            put(file, entry + 4, crc);
+    let filter_table = parts.filter_places.end - 4 - 4 * u32_at(file, parts.places.start);
+    let sections = [
+        (&parts.chunks, parts.places.start + 4..parts.places.end),
+        (&parts.filters, parts.filter_places.start + 4..filter_table),
+    ];
+    for (section, entries) in sections {
+        let mut offset = section.start;
+        for entry in entries.step_by(8) {
+            let end = offset + u32_at(file, entry);
+            // Lengths may be damaged, too.
+            if let Some(chunk) = file[..section.end].get(offset..end) {
+                let crc = crc32c::crc32c(chunk);
+                put(file, entry + 4, crc);
+            }
+            offset = end;
         }
-        offset = end;
     }
     let trailer = parts.trailer.start;
     let directory = crc32c::crc32c(&file[parts.places.start..parts.model.end]);
@@ -93,6 +110,11 @@ fn damage_in_every_part_is_noticed_and_the_index_made_anew() {
                 let error = segment.verify().unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
                 assert!(error.message().contains("42.idx"), "{error}");
+                // A filter is read to find keys in chunks that are not in memory.
+                let some: Vec<u32> = (0..ROWS as u32).step_by(487).collect();
+                let wanted = written.keys.take(&some).unwrap();
+                let found = segment.locate_batch(&wanted, FilterUse::Read).unwrap();
+                assert_eq!(found, (some, vec![true; wanted.len()]), "{key:?}: byte {at}");
                 for row in (0..ROWS).step_by(487) {
                     let found = segment.find(&written.keys.get(row)).unwrap();
                     assert_eq!(found, (row as u64, true), "{key:?}: byte {at}");
@@ -114,8 +136,11 @@ fn tamper(file: &mut [u8], mut random: impl FnMut(usize) -> usize) {
     let parts = Parts::of(file);
     let count = u32_at(file, parts.places.start);
     for _ in 0..1 + random(4) {
-        let range = match random(4) {
+        let range = match random(6) {
             0 => parts.chunks.clone(),
+            4 => parts.filters.clone(),
+            // But for the number of parts, by which the test itself finds the rest.
+            5 => parts.filter_places.start + 4..parts.filter_places.end,
             1 if count > 1 => {
                 let entry = parts.places.start + 4 + 8 * random(count - 1);
                 let (a, b) = (u32_at(file, entry), u32_at(file, entry + 8));
@@ -170,6 +195,9 @@ fn hostile_files_with_right_checksums_do_no_harm() {
                 segment.upper_bound(&wanted).map_or_else(refused, sane);
             }
             let batch = segment.find_batch(&few);
+            batch.map_or_else(refused, |(at, _)| at.into_iter().for_each(|at| sane(at.into())));
+            let cold = written.open_cold();
+            let batch = cold.locate_batch(&few, FilterUse::Read);
             batch.map_or_else(refused, |(at, _)| at.into_iter().for_each(|at| sane(at.into())));
             let keys = segment.keys(0..ROWS as u64);
             keys.map_or_else(refused, |keys| assert_eq!(keys.len(), ROWS));

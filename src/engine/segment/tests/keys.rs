@@ -33,7 +33,7 @@ pub(super) fn write_wide(store: &SegmentStore, key: &[usize], rows: usize) -> Wr
     write(store, &wide_rows(rows), key, &options(&ids, 16 << 10, false), 5000).unwrap()
 }
 
-fn behind(store: &SegmentStore, cache_bytes: usize) -> SegmentStore {
+pub(super) fn behind(store: &SegmentStore, cache_bytes: usize) -> SegmentStore {
     SegmentStore { cache: Arc::new(Cache::new(cache_bytes)), ..store.clone() }
 }
 
