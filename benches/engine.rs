@@ -1,6 +1,8 @@
 //! The engine alone: loads, scans, counts and point reads of 10 M rows of 32 bytes, beside `BTreeMap`.
 //!
-//! `cargo bench --no-default-features --bench engine [-- ROWS]`
+//! `cargo bench --no-default-features --bench engine [-- ROWS]`, or `-- filters` for `filters.rs` alone.
+
+mod filters;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -90,7 +92,11 @@ fn scan(label: &str, table: &Table, rows: usize) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    let rows: usize = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(10_000_000);
+    let mut args = std::env::args().skip(1).filter(|a| a != "--bench").peekable();
+    if args.next_if(|a| a == "filters").is_some() {
+        return filters::run(args.filter_map(|a| a.parse().ok()));
+    }
+    let rows: usize = args.next().and_then(|a| a.parse().ok()).unwrap_or(10_000_000);
     let dir = tempfile::tempdir()?;
     let options = Options { cache_bytes: 1 << 30, ..Options::default() };
     let engine = Engine::open(dir.path(), options.clone())?;
