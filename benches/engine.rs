@@ -104,9 +104,23 @@ fn main() -> Result<()> {
     load(&engine, "sorted", &keys)?;
     engine.close()?;
     drop(engine);
+    let engine = Engine::open(dir.path(), options.clone())?;
+    let sorted = engine.table("sorted")?;
+    cold_points("cold", &sorted, &keys)?;
+    drop(sorted);
+    engine.close()?;
+    drop(engine);
+    let label = if forget_files(dir.path())? { "on disk" } else { "cold again" };
+    let engine = Engine::open(dir.path(), options.clone())?;
+    let sorted = engine.table("sorted")?;
+    cold_points(label, &sorted, &keys)?;
+    drop(sorted);
+    engine.close()?;
+    drop(engine);
+    // Nothing is in the engine's cache, all of it in the system's.
+    read_files(dir.path())?;
     let engine = Engine::open(dir.path(), options)?;
     let sorted = engine.table("sorted")?;
-    cold_points(&sorted, &keys)?;
     scan("cold", &sorted, rows)?;
     scan("hot", &sorted, rows)?;
     scan("hot again", &sorted, rows)?;
@@ -136,24 +150,59 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Point reads of whole rows by a table that has nothing in its cache. The system may have the files in its own.
-fn cold_points(table: &Table, keys: &[i64]) -> Result<()> {
+/// Asks the system to forget what it has in memory of the files in a folder; says whether it can be asked.
+#[cfg(target_os = "linux")]
+fn forget_files(dir: &std::path::Path) -> Result<bool> {
+    use std::os::fd::AsRawFd;
+
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            forget_files(&path)?;
+            continue;
+        }
+        let file = std::fs::File::open(&path)?;
+        file.sync_all()?;
+        // SAFETY: it takes no pointer, and the descriptor is open as long as `file` is.
+        let failed =
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        assert_eq!(failed, 0, "posix_fadvise");
+    }
+    Ok(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn forget_files(_dir: &std::path::Path) -> Result<bool> {
+    Ok(false)
+}
+
+fn read_files(dir: &std::path::Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_files(&path)?;
+        } else {
+            black_box(std::fs::read(&path)?);
+        }
+    }
+    Ok(())
+}
+
+/// Point reads of whole rows by a table that has nothing in its cache.
+fn cold_points(label: &str, table: &Table, keys: &[i64]) -> Result<()> {
     let mut random = Random(7);
-    let snapshot = table.snapshot()?;
     let mut times = Vec::new();
     for _ in 0..300 {
         let key = keys[random.next() as usize % keys.len()];
         let key: ArrayRef = Arc::new(Int64Array::from(vec![key]));
-        let encoded = snapshot.codec().encode(&[key])?;
         let start = Instant::now();
-        let request = ScanRequest::new(KeyRange::point(encoded.get(0)));
-        let rows = snapshot.scan(&request)?.next().transpose()?;
+        let row = table.get(&[key])?;
         times.push(start.elapsed());
-        assert_eq!(rows.map(|b| b.num_rows()), Some(1));
+        assert_eq!(row.map(|b| b.num_rows()), Some(1));
     }
     times.sort_unstable();
     println!(
-        "get one row, cold: median {:.0} us, mean {:.0} us, first 300",
+        "get one row, {label}: median {:.0} us, mean {:.0} us, first 300",
         per(times[150], 1) / 1e3,
         per(times.iter().sum(), 300) / 1e3
     );
@@ -203,12 +252,18 @@ fn points(engine: &Engine, table: &Table, keys: &[i64]) -> Result<()> {
         btree / batched
     );
     let start = Instant::now();
-    let few = 2000;
+    let few = 20_000;
     for key in &wanted[..few] {
         let key: ArrayRef = Arc::new(Int64Array::from(vec![*key]));
         black_box(table.get(&[key])?);
     }
     println!("get one row      {:6.0} ns", per(start.elapsed(), few));
+    let start = Instant::now();
+    for key in &wanted {
+        let key: ArrayRef = Arc::new(Int64Array::from(vec![*key + 3]));
+        assert!(table.get(&[key])?.is_none());
+    }
+    println!("get of no row    {:6.0} ns", per(start.elapsed(), wanted.len()));
     let _ = engine;
     Ok(())
 }

@@ -64,9 +64,10 @@ impl Table {
     }
 
     /// The row with a key (an array of one row for each key column); where keys repeat, the first.
+    /// Where there is none, that is known from the index, and no row is read.
     pub fn get(&self, key: &[ArrayRef]) -> Result<Option<RecordBatch>> {
-        let (rows, found) = self.get_many(key)?;
-        Ok(found.first().copied().unwrap_or(false).then_some(rows))
+        let table = self.snapshot()?;
+        table.get(&table.codec().encode_one(key)?)
     }
 
     /// The rows with these keys, in their order, and for each key whether there is one.

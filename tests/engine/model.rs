@@ -163,7 +163,14 @@ fn check_range(table: &Table, model: &Model, at: (i64, i64), page: (u64, u64)) {
     let expected: Vec<_> =
         wanted.iter().map(|k| model.rows.iter().find(|r| r.0 == *k).copied()).collect();
     assert_eq!(has, expected.iter().map(Option::is_some).collect::<Vec<_>>());
+    for (key, expected) in wanted.iter().zip(&expected) {
+        let row = table.get(&keys(&[*key])).unwrap();
+        assert_eq!(row.map(|row| pairs(&row)), expected.map(|row| vec![row]));
+    }
     assert_eq!(pairs(&found), expected.into_iter().flatten().collect::<Vec<_>>());
+    for several in [&[][..], &[1, 2]] {
+        assert_eq!(table.get(&keys(several)).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
 }
 
 fn run(kind: KeyKind, steps: Vec<Step>, at: (i64, i64), page: (u64, u64), options: Options) {

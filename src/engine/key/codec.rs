@@ -153,6 +153,17 @@ impl KeyCodec {
         }
     }
 
+    /// [`KeyCodec::encode`] of one key: each column has one row.
+    pub fn encode_one(&self, columns: &[ArrayRef]) -> Result<EncodedKey> {
+        if let Some(column) = columns.iter().find(|column| column.len() != 1) {
+            return Err(Error::invalid(format!(
+                "one key was asked for and {} were given",
+                column.len()
+            )));
+        }
+        Ok(self.encode(columns)?.get(0))
+    }
+
     /// The key columns that `keys` were encoded from (with -0 as +0).
     pub fn decode(&self, keys: &KeyColumn) -> Result<Vec<ArrayRef>> {
         match (self.form, keys) {

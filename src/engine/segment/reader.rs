@@ -202,6 +202,36 @@ impl Segment {
             .collect()
     }
 
+    /// Appends columns of the row at `position` to `columns`: [`Segment::take`] of one row.
+    pub fn row(
+        &self,
+        fields: impl Iterator<Item = FieldId> + Clone,
+        position: u32,
+        columns: &mut Vec<Option<ArrayRef>>,
+    ) -> Result<()> {
+        if u64::from(position) >= self.meta.row_count {
+            return Err(self.out_of_range("row", u64::from(position)));
+        }
+        let group = (position / self.meta.row_group_rows) as usize;
+        let row = (position % self.meta.row_group_rows) as usize;
+        let before = columns.len();
+        for field in fields.clone() {
+            if self.field_index(field).is_none() {
+                columns.push(None);
+            } else if let Some(column) =
+                self.store.cache.get::<ArrayRef>(&self.column_key(field, group))
+            {
+                columns.push(Some(column.slice(row, 1)));
+            } else {
+                // What is not in memory is best read together.
+                columns.truncate(before);
+                columns.append(&mut self.take(&fields.collect::<Vec<_>>(), &[position])?);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// Reads both files whole and checks all checksums.
     pub fn verify(&self) -> Result<()> {
         let data = blocks::checksum_file(self.store.vfs.as_ref(), &self.data_path)?;

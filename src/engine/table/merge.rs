@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, BinaryBuilder, UInt64Array, new_null_array};
 use arrow::datatypes::DataType;
 
 use super::source::SourceState;
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::id::FieldId;
 use crate::engine::key::{self, EncodedKey, KeyColumn};
 
@@ -61,6 +61,17 @@ impl Output {
             Self::RowAddress => None,
         }
     }
+
+    /// The `column` that a source has of it, or where it is older than that, what its rows have instead.
+    pub(crate) fn or_initial(&self, column: Option<ArrayRef>, rows: usize) -> Result<ArrayRef> {
+        match (self, column) {
+            (_, Some(column)) => Ok(column),
+            (Self::Field { data_type, initial, .. }, None) => {
+                initial_column(data_type, initial.as_ref(), rows)
+            }
+            (Self::RowAddress, None) => Err(Error::internal("row addresses are not stored")),
+        }
+    }
 }
 
 /// What is read, from every source alike.
@@ -101,15 +112,12 @@ pub(crate) fn read_columns(
     outputs
         .iter()
         .map(|output| match output {
-            Output::Field { id, data_type, initial } => {
+            Output::Field { id, .. } => {
                 let column = match &mut few {
                     Some(columns) => columns.next().flatten(),
                     None => source.column(*id, rows.clone())?,
                 };
-                match column {
-                    Some(column) => Ok(column),
-                    None => initial_column(data_type, initial.as_ref(), len),
-                }
+                output.or_initial(column, len)
             }
             Output::RowAddress => {
                 let high = u64::from(input.ordinal) << 32;
@@ -122,7 +130,7 @@ pub(crate) fn read_columns(
 }
 
 /// The column of rows that are older than it.
-pub(crate) fn initial_column(
+fn initial_column(
     data_type: &DataType,
     initial: Option<&ArrayRef>,
     len: usize,

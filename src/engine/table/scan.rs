@@ -148,11 +148,7 @@ pub(crate) fn outputs(
             ))
         })?;
         fields.push(Arc::clone(&column.field));
-        outputs.push(Output::Field {
-            id: column.id,
-            data_type: column.field.data_type().clone(),
-            initial: column.initial.clone(),
-        });
+        outputs.push(shape.outputs[*index].clone());
     }
     if row_address {
         fields.push(Arc::new(Field::new(ROW_ADDRESS_COLUMN, DataType::UInt64, false)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::datatypes::SchemaRef;
 
-use super::merge::{Output, initial_column};
+use super::merge::Output;
 use super::scan::{Scan, outputs};
 use super::source::{Source, SourceState};
 use super::state::TableState;
@@ -156,6 +156,25 @@ impl TableSnapshot {
         Ok(found.map(|(ordinal, position)| RowAddress::new(ordinal, position)))
     }
 
+    /// The live row with a key, all columns of it; where keys repeat, the first. Where there is none no row is read.
+    pub fn get(&self, key: &EncodedKey) -> Result<Option<RecordBatch>> {
+        let Some(address) = self.locate_one(key)? else { return Ok(None) };
+        let source = self.state.source_at(address.ordinal());
+        let source = source.ok_or_else(|| Error::internal("a row was found in no source"))?;
+        let outputs = &self.state.shape.outputs;
+        let mut columns = Vec::with_capacity(outputs.len());
+        source.source.row(
+            outputs.iter().filter_map(Output::field),
+            address.position(),
+            &mut columns,
+        )?;
+        let columns =
+            outputs.iter().zip(columns).map(|(output, column)| output.or_initial(column, 1));
+        let columns = columns.collect::<Result<_>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        Ok(Some(RecordBatch::try_new_with_options(self.schema(), columns, &options)?))
+    }
+
     /// The hidden row id of a row.
     fn row_id(&self, address: RowAddress) -> Result<u64> {
         let source = self.state.source_at(address.ordinal());
@@ -265,13 +284,7 @@ fn take_rows(source: &SourceState, outputs: &[Output], positions: &[u32]) -> Res
     outputs
         .iter()
         .zip(columns)
-        .map(|(output, column)| match (output, column) {
-            (_, Some(column)) => Ok(column),
-            (Output::Field { data_type, initial, .. }, None) => {
-                initial_column(data_type, initial.as_ref(), positions.len())
-            }
-            (Output::RowAddress, None) => Err(Error::internal("row addresses cannot be taken")),
-        })
+        .map(|(output, column)| output.or_initial(column, positions.len()))
         .collect()
 }
 

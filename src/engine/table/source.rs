@@ -315,6 +315,25 @@ impl Source {
         }
     }
 
+    /// Appends columns of one row to `columns`: slices, where the rows are in memory.
+    pub(crate) fn row(
+        &self,
+        fields: impl Iterator<Item = FieldId> + Clone,
+        position: u32,
+        columns: &mut Vec<Option<ArrayRef>>,
+    ) -> Result<()> {
+        match self {
+            Self::Segment(s) => s.segment.row(fields, position, columns),
+            Self::Run(r) => {
+                columns.extend(fields.map(|field| {
+                    let i = r.fields.iter().position(|f| *f == field)?;
+                    Some(r.batch.column(i).slice(position as usize, 1))
+                }));
+                Ok(())
+            }
+        }
+    }
+
     /// The hidden row ids of rows in one block.
     pub(crate) fn row_ids(&self, rows: Range<u64>) -> Result<UInt64Array> {
         let column = self.column(ROW_ID_FIELD, rows)?;

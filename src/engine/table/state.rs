@@ -48,6 +48,8 @@ pub(crate) struct TableShape {
     pub(crate) stored_schema: SchemaRef,
     pub(crate) stored_fields: Vec<FieldId>,
     pub(crate) key_indices: Vec<usize>,
+    /// What to read for `schema`.
+    pub(crate) outputs: Vec<Output>,
 }
 
 impl TableShape {
@@ -56,7 +58,13 @@ impl TableShape {
         if meta.has_row_id() {
             stored_fields.push(ROW_ID_FIELD);
         }
+        let outputs = meta.columns.iter().map(|column| Output::Field {
+            id: column.id,
+            data_type: column.field.data_type().clone(),
+            initial: column.initial.clone(),
+        });
         Ok(Self {
+            outputs: outputs.collect(),
             codec: KeyCodec::new(&meta.key_types())?,
             schema: meta.arrow_schema(),
             stored_schema: meta.stored_schema(),
