@@ -46,6 +46,8 @@ pub trait VfsFile: Send + Sync + std::fmt::Debug {
     fn len(&self) -> io::Result<u64>;
     /// Fills `buf` from `offset`; an end of file before it is full is an error.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Asks for a part of the file to be fetched into memory, without waiting for it: it will be read soon.
+    fn start_read(&self, _offset: u64, _len: u64) {}
     /// Writes all of `buf` at `offset`.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Makes contents (and what is needed to read them) durable: `fdatasync`.

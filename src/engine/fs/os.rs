@@ -159,6 +159,10 @@ impl VfsFile for OsFile {
         self.file.read_exact_at(buf, offset).map_err(at("read", &self.path))
     }
 
+    fn start_read(&self, offset: u64, len: u64) {
+        start_read(&self.file, offset, len);
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(buf, offset).map_err(at("write", &self.path))
     }
@@ -187,6 +191,21 @@ fn start_write_back(file: &File, offset: u64, len: u64) {
     // The result is of no use: this is a hint, and an error of the disk shows up at the sync.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
+
+#[cfg(target_os = "linux")]
+fn start_read(file: &File, offset: u64, len: u64) {
+    use std::os::fd::AsRawFd;
+
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
+        return;
+    };
+    // SAFETY: it takes no pointer, and the descriptor is open as long as `file` is borrowed.
+    // The result is of no use: this is a hint, and an error of the disk shows up at the read.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn start_read(_file: &File, _offset: u64, _len: u64) {}
 
 #[cfg(not(target_os = "linux"))]
 fn start_write_back(_file: &File, _offset: u64, _len: u64) {}

@@ -122,6 +122,13 @@ impl<'a> BlockReader<'a> {
         self.len
     }
 
+    /// Says that `range` will be read soon.
+    pub(super) fn will_read(&self, range: &Range<u64>) {
+        let start = range.start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let end = range.end.next_multiple_of(BLOCK_BYTES as u64).min(self.len);
+        self.file.start_read(start, end.saturating_sub(start));
+    }
+
     /// The bytes of `range`.
     pub(super) fn read(&self, range: Range<u64>) -> Result<Bytes> {
         if range.start > range.end || range.end > self.len {

@@ -41,11 +41,20 @@ impl FileRanges {
                 _ => merged.push(range),
             }
         }
+        if merged.len() > 1 {
+            // The system fetches all of them while the first is waited for.
+            merged.iter().for_each(|range| file.will_read(range));
+        }
         let parts = merged
             .into_iter()
             .map(|range| Ok((range.start, file.read(range)?)))
             .collect::<Result<_>>()?;
         Ok(Self { parts, len: file.len() })
+    }
+
+    /// The bytes of `range`, if they were read.
+    pub(super) fn part(&self, range: &Range<u64>) -> Option<Bytes> {
+        self.get_bytes(range.start, (range.end - range.start) as usize).ok()
     }
 
     fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {

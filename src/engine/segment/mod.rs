@@ -8,6 +8,7 @@ mod footer;
 mod index_file;
 mod keys;
 mod plain;
+mod plain_rows;
 mod properties;
 mod reader;
 mod row_groups;

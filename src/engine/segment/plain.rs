@@ -90,6 +90,10 @@ impl PlainChunk {
                 metadata.set_statistics(statistics(column.physical_type(), &bounds.0, &bounds.1)?);
             index.set_boundary_order(BoundaryOrder::ASCENDING);
             column_index = Some(index.build()?);
+        } else if column.max_def_level() > 0 {
+            // Where none is NULL, a reader of one row knows where its value lies.
+            let nulls = arrays.iter().map(|array| array.null_count() as u64).sum();
+            metadata = metadata.set_statistics(unbounded(column.physical_type(), nulls)?);
         }
         let close = ColumnCloseResult {
             bytes_written: chunk.len,
@@ -136,6 +140,18 @@ fn statistics(physical: Type, min: &[u8], max: &[u8]) -> ParquetResult<Statistic
         Type::INT64 => of!(int64, i64),
         Type::FLOAT => of!(float, f32),
         Type::DOUBLE => of!(double, f64),
+        other => Err(ParquetError::General(format!("{other} is not of a fixed width"))),
+    }
+}
+
+/// Statistics of how many values are NULL alone.
+fn unbounded(physical: Type, nulls: u64) -> ParquetResult<Statistics> {
+    let nulls = Some(nulls);
+    match physical {
+        Type::INT32 => Ok(Statistics::int32(None, None, None, nulls, false)),
+        Type::INT64 => Ok(Statistics::int64(None, None, None, nulls, false)),
+        Type::FLOAT => Ok(Statistics::float(None, None, None, nulls, false)),
+        Type::DOUBLE => Ok(Statistics::double(None, None, None, nulls, false)),
         other => Err(ParquetError::General(format!("{other} is not of a fixed width"))),
     }
 }
@@ -295,6 +311,22 @@ pub(super) fn decode(
         .build()
         .ok()?;
     Some(make_array(data))
+}
+
+/// The value of row `row` of a plain page of nullable values and `rows` rows: `None` in `Some` where it is NULL.
+pub(super) fn value_in_page(
+    page: &[u8],
+    rows: usize,
+    width: usize,
+    row: usize,
+) -> Option<Option<&[u8]>> {
+    let (mask, values) = split_levels(body(page, rows)?, rows)?;
+    let before = match mask {
+        None => row,
+        Some(mask) if !mask.value(row) => return Some(None),
+        Some(mask) => mask.slice(0, row).count_set_bits(),
+    };
+    values.get(before * width..(before + 1) * width).map(Some)
 }
 
 /// What follows a page's header, if that is one of a plain page of `rows` rows.

@@ -14,15 +14,17 @@ mod locate;
 use super::footer::Footer;
 use super::index_file::{self, IndexFile, IndexWriter, Owner};
 use super::keys::{Built, CachedChunk, CachedModel, KeyIndex, KeysInMemory, SegmentKeys, Stop};
-use super::{SegmentMeta, SegmentStore, blocks, decode};
+use super::plain_rows::PlainRows;
+use super::{SegmentMeta, SegmentStore, blocks, decode, types};
 use crate::engine::cache::{CacheKey, CachePart};
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::id::FieldId;
 use crate::engine::index::Chunk;
 use crate::engine::key::{EncodedKey, KeyCodec, KeyColumn, KeyForm};
 
-/// A column of a row group is cached whole once single rows of it were asked for this many times.
-const WARM_READS: u8 = 4;
+/// A column of a row group is cached whole once single rows of it were asked for this many times: about when these reads
+/// have taken as long as reading the whole does.
+const WARM_READS: u8 = 16;
 
 /// A segment that can be read. Opening does no I/O: footer, index and columns are read at first use,
 /// through the cache.
@@ -303,11 +305,12 @@ impl Segment {
         let cold_reads = self.cold_reads.get_or_init(|| {
             (0..self.group_count() * self.meta.fields.len()).map(|_| AtomicU8::new(0)).collect()
         });
-        // Saturates rather than wraps: what was evicted again is soon cached again.
         let count = &cold_reads[group * self.meta.fields.len() + index];
         let reads = count.load(Ordering::Relaxed).saturating_add(1);
-        count.store(reads, Ordering::Relaxed);
-        reads >= WARM_READS
+        let worth = reads >= WARM_READS;
+        // What is evicted again must earn its place again.
+        count.store(if worth { 0 } else { reads }, Ordering::Relaxed);
+        worth
     }
 
     fn read_column(&self, footer: &Footer, index: usize, group: usize) -> Result<ArrayRef> {
@@ -321,14 +324,47 @@ impl Segment {
 
     fn read_rows(&self, indices: &[usize], group: usize, rows: &[u32]) -> Result<Vec<ArrayRef>> {
         let footer = self.footer()?;
-        let selection = decode::selection(rows);
-        let ranges = footer.page_ranges(indices, group, &selection);
-        let bytes = self.read_ranges(&footer, ranges)?;
-        decode::columns(&footer, bytes, indices, group, Some((selection, rows.len())))
-            .and_then(|columns| {
-                columns.into_iter().map(|c| decode::check_length(c, rows.len())).collect()
+        let plain: Vec<Option<(PlainRows<'_>, Vec<Range<u64>>)>> = indices
+            .iter()
+            .map(|index| {
+                let column = PlainRows::of(&footer, *index, group)?;
+                let ranges = column.ranges(rows)?;
+                Some((column, ranges))
             })
-            .map_err(|e| e.context(self.data_path.display()))
+            .collect();
+        let general = |known: &[bool]| -> Vec<usize> {
+            indices.iter().zip(known).filter(|(_, known)| !**known).map(|(i, _)| *i).collect()
+        };
+        let selection = decode::selection(rows);
+        let others = general(&plain.iter().map(Option::is_some).collect::<Vec<_>>());
+        let mut ranges = footer.page_ranges(&others, group, &selection);
+        ranges.extend(plain.iter().flatten().flat_map(|(_, ranges)| ranges.iter().cloned()));
+        let mut bytes = self.read_ranges(&footer, ranges)?;
+        let found: Vec<Option<ArrayRef>> = plain
+            .iter()
+            .map(|column| column.as_ref().and_then(|(column, _)| column.read(rows, &bytes)))
+            .collect();
+        let rest = general(&found.iter().map(Option::is_some).collect::<Vec<_>>());
+        if rest.len() > others.len() {
+            // Pages that only looked plain.
+            bytes = self.read_ranges(&footer, footer.page_ranges(&rest, group, &selection))?;
+        }
+        let selected = Some((selection, rows.len()));
+        let decoded = match rest.as_slice() {
+            [] => Ok(Vec::new()),
+            rest => decode::columns(&footer, bytes, rest, group, selected),
+        };
+        let joined = decoded.and_then(|decoded| {
+            let mut decoded = decoded.into_iter();
+            let columns = indices.iter().zip(found).map(|(index, found)| match found {
+                Some(column) => {
+                    types::from_stored(column, footer.declared.field(*index).data_type())
+                }
+                None => decoded.next().ok_or_else(|| Error::internal("a column was not decoded")),
+            });
+            columns.map(|column| decode::check_length(column?, rows.len())).collect()
+        });
+        joined.map_err(|e| e.context(self.data_path.display()))
     }
 
     fn read_ranges(&self, footer: &Footer, ranges: Vec<Range<u64>>) -> Result<decode::FileRanges> {

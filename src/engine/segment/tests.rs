@@ -268,7 +268,7 @@ fn take_reads_only_some_pages_and_fills_no_cache_at_first() {
         segment.take(&fields, &[]).unwrap();
         whole.cache.used_bytes()
     };
-    for (round, position) in [(0, 150_123u32), (1, 150_124), (2, 199_999)] {
+    for (round, position) in (0..15).zip((0..5).flat_map(|_| [150_123_u32, 150_124, 199_999])) {
         let rows = segment.take(&fields, &[position]).unwrap();
         for (column, expected) in rows.iter().zip(batch.columns()) {
             assert_eq!(column.as_ref().unwrap(), &expected.slice(position as usize, 1));
@@ -280,6 +280,62 @@ fn take_reads_only_some_pages_and_fills_no_cache_at_first() {
     assert!(segment.is_cached(FieldId(1), 1), "asked for often enough");
     assert!(!segment.is_cached(FieldId(2), 1));
     assert!(!segment.is_cached(FieldId(1), 0));
+}
+
+/// Rows of columns of fixed width, as loads write them plain: without NULLs, with some in some pages, and of NULLs alone.
+fn numbers(rows: usize) -> RecordBatch {
+    let schema = schema(&[
+        ("key", DataType::Int64, false),
+        ("none", DataType::Float64, true),
+        ("some", DataType::Int32, true),
+        ("all", DataType::Int64, true),
+        ("at", DataType::Timestamp(TimeUnit::Second, None), true),
+        ("name", DataType::Utf8, false),
+    ]);
+    let mixed = |i: &usize| 1_600_000_000_i64.wrapping_mul(*i as i64 * 0x9e37 + 1);
+    let some = |i: usize| (i / 8192 % 2 == 0 || i % 5 != 2).then_some(mixed(&i) as i32);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i as i64 * 3))),
+        Arc::new(Float64Array::from_iter((0..rows).map(|i| Some(mixed(&i) as f64)))),
+        Arc::new(Int32Array::from_iter((0..rows).map(some))),
+        Arc::new(Int64Array::new_null(rows)),
+        Arc::new(TimestampSecondArray::from_iter(
+            (0..rows).map(|i| (i % 3 != 1).then_some(i as i64)),
+        )),
+        Arc::new(StringArray::from_iter_values((0..rows).map(|i| format!("name {i}")))),
+    ];
+    RecordBatch::try_new(schema, columns).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn take_of_plain_columns_agrees_with_the_rows(
+        mut positions in prop::collection::vec(0u32..60_000, 1..40),
+        cluster in 1u32..60_000,
+        fields in prop::collection::vec(1u32..7, 1..6),
+    ) {
+        static WRITTEN: std::sync::OnceLock<Written> = std::sync::OnceLock::new();
+        let written = WRITTEN.get_or_init(|| {
+            let (_, store) = memory_store(64 << 20);
+            write(&store, &numbers(60_000), &[0], &options(&[1], 25_000, false), 19_999).unwrap()
+        });
+        positions.iter_mut().for_each(|p| *p = 59_999 - *p % cluster);
+        positions.sort_unstable();
+        let segment = written.open_cold();
+        let ids: Vec<FieldId> = fields.iter().map(|field| FieldId(*field)).collect();
+        let taken = segment.take(&ids, &positions).unwrap();
+        let one = positions[0];
+        let mut row = Vec::new();
+        segment.row(ids.iter().copied(), one, &mut row).unwrap();
+        let rows = UInt32Array::from(positions);
+        for (i, field) in fields.iter().enumerate() {
+            let column = written.batch.column(*field as usize - 1);
+            let expected = arrow::compute::take(column, &rows, None).unwrap();
+            prop_assert_eq!(taken[i].as_ref().unwrap(), &expected);
+            prop_assert_eq!(row[i].as_ref().unwrap(), &column.slice(one as usize, 1));
+        }
+    }
 }
 
 #[test]
