@@ -293,7 +293,7 @@ fn numbers(rows: usize) -> RecordBatch {
         ("name", DataType::Utf8, false),
     ]);
     let mixed = |i: &usize| 1_600_000_000_i64.wrapping_mul(*i as i64 * 0x9e37 + 1);
-    let some = |i: usize| (i / 8192 % 2 == 0 || i % 5 != 2).then_some(mixed(&i) as i32);
+    let some = |i: usize| ((i / 8192).is_multiple_of(2) || i % 5 != 2).then_some(mixed(&i) as i32);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values((0..rows).map(|i| i as i64 * 3))),
         Arc::new(Float64Array::from_iter((0..rows).map(|i| Some(mixed(&i) as f64)))),
