@@ -24,7 +24,7 @@ pub struct Missing {
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
-/// The bytes of a chunk as they lie in memory: from the begin of a cache line on, and with [`PADDING`] after
+/// The bytes of a chunk as they lie in memory: from the begin of a cache line on, and with padding after
 /// them, so that a read of some bytes at any byte of them stays inside.
 #[derive(Debug, Clone)]
 pub struct Chunk {
