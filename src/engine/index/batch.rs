@@ -1,7 +1,5 @@
 //! Lookups of many keys: stage after stage, each of which asks for the memory of the next.
 
-use std::ops::Range;
-
 use super::bits::{Packed, prefetch};
 use super::key::ModelKey;
 use super::root::Root;
@@ -85,40 +83,52 @@ impl<K: ModelKey> LearnedKeys<K> {
         out: &mut [u32],
         found: &mut [bool],
     ) -> Result<(), (Missing, usize)> {
+        let Some(last) = q.last() else { return Ok(()) };
         let none = Search { leaf: 0, lo: 0, hi: 0, u: K::default(), residuals: &[] };
         let mut searches = [[none; GROUP]; STAGES];
-        let groups = q.len().div_ceil(GROUP);
-        let keys = |group: usize| group * GROUP..q.len().min((group + 1) * GROUP);
+        // All groups are whole, so that no stage asks how long its group is: the last one has its last key several times.
+        let (whole, rest) = q.as_chunks::<GROUP>();
+        let mut tail = [*last; GROUP];
+        tail[..rest.len()].copy_from_slice(rest);
+        let keys = |group: usize| whole.get(group).unwrap_or(&tail);
+        let groups = whole.len() + usize::from(!rest.is_empty());
         for step in 0..groups + STAGES - 1 {
             let at = |stage: usize| step.checked_sub(stage).filter(|group| *group < groups);
             if let Some(group) = at(0) {
-                for (s, q) in searches[group % STAGES].iter_mut().zip(&q[keys(group)]) {
+                for (s, q) in searches[group % STAGES].iter_mut().zip(keys(group)) {
                     s.leaf = root.begin(*q);
                 }
             }
             if let Some(group) = at(1) {
-                for (s, q) in searches[group % STAGES].iter_mut().zip(&q[keys(group)]) {
+                for (s, q) in searches[group % STAGES].iter_mut().zip(keys(group)) {
                     self.follow(root, s, *q);
                 }
             }
             if let Some(group) = at(2) {
-                for (s, q) in searches[group % STAGES].iter_mut().zip(&q[keys(group)]) {
+                for (s, q) in searches[group % STAGES].iter_mut().zip(keys(group)) {
                     self.choose::<SIMD>(s, *q);
                 }
             }
             if let Some(group) = at(3) {
                 let done = (step + 1).saturating_sub(STAGES) * GROUP;
-                for s in &mut searches[group % STAGES][..keys(group).len()] {
+                for s in &mut searches[group % STAGES] {
                     // SAFETY: the caller sees to it.
                     unsafe { self.narrow::<SIMD>(s) }.map_err(|missing| (missing, done))?;
                 }
             }
             if let Some(group) = at(4) {
-                let keys: Range<usize> = keys(group);
-                for (i, s) in keys.clone().zip(&searches[group % STAGES]) {
-                    let found = found.get_mut(i);
+                let (mut rows, mut are_there) = ([0; GROUP], [false; GROUP]);
+                let searches = searches[group % STAGES].iter().zip(keys(group));
+                for (i, (s, q)) in searches.enumerate() {
+                    let found = (!found.is_empty()).then_some(&mut are_there[i]);
                     // SAFETY: the caller sees to it.
-                    out[i] = unsafe { self.compare::<SIMD>(s, q[i], found) };
+                    rows[i] = unsafe { self.compare::<SIMD>(s, *q, found) };
+                }
+                let own = group * GROUP..q.len().min((group + 1) * GROUP);
+                let count = own.len();
+                out[own.clone()].copy_from_slice(&rows[..count]);
+                if let Some(found) = found.get_mut(own) {
+                    found.copy_from_slice(&are_there[..count]);
                 }
             }
         }

@@ -129,6 +129,12 @@ impl<K: ModelKey> Root<K> {
             let begins = |j: usize| usize::from((more > j) & (next[j].first < q));
             return leaf + begins(0) + begins(1);
         }
+        Self::choose_of_many(leaves, q, leaf, more)
+    }
+
+    /// [`Self::choose`] of three leaves and more.
+    #[inline(never)]
+    fn choose_of_many(leaves: &[Leaf<K>], q: K, leaf: usize, more: usize) -> usize {
         let next = &leaves[leaf + 1..=leaf + more];
         if more <= MAX_IN_STEP {
             // All of them, which takes less than branches that cannot be foreseen.
