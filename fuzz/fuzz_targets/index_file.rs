@@ -80,7 +80,7 @@ fn learned<K: ModelKey>(keys: &[K], changes: &[[u8; 3]]) {
     changes.iter().for_each(|change| stored.change(*change));
     let Ok(index) = LearnedKeys::<K>::decode_from(&stored.model, &stored.lengths()) else { return };
     for (i, chunk) in stored.chunks.iter().enumerate() {
-        if index.put(i, &Chunk::new(&chunk)).is_err() {
+        if index.put(i, &Chunk::new(chunk)).is_err() {
             return;
         }
     }
@@ -112,7 +112,7 @@ fn sparse(keys: &[Vec<u8>], changes: &[[u8; 3]]) {
     changes.iter().for_each(|change| stored.change(*change));
     let Ok(index) = SparseKeys::decode_from(&stored.model, &stored.lengths()) else { return };
     for (i, chunk) in stored.chunks.iter().enumerate() {
-        if index.put(i, &Chunk::new(&chunk)).is_err() {
+        if index.put(i, &Chunk::new(chunk)).is_err() {
             return;
         }
     }
