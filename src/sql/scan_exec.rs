@@ -634,6 +634,11 @@ impl Reader {
         Ok(send(concat_batches(&self.schema, &pending)?))
     }
 
+    /// The columns to read: all of the projection but row addresses.
+    fn stored(&self) -> Vec<usize> {
+        self.projection.iter().copied().filter(|p| *p != self.address).collect()
+    }
+
     /// The rows of points, looked up many at a time.
     fn read_points(
         &self,
@@ -642,8 +647,7 @@ impl Reader {
         mut limit: Option<u64>,
         mut send: impl FnMut(RecordBatch) -> bool,
     ) -> Result<bool> {
-        let columns: Vec<usize> =
-            self.projection.iter().copied().filter(|p| *p != self.address).collect();
+        let columns = self.stored();
         for ranges in ranges.chunks(GATHER_ROWS) {
             let timer = self.metrics.elapsed_compute().timer();
             let keys: Vec<&EncodedKey> = ranges.iter().filter_map(KeyRange::as_point).collect();
@@ -696,9 +700,7 @@ impl Reader {
             }
             let request = ScanRequest {
                 range: range.clone(),
-                projection: Some(
-                    self.projection.iter().copied().filter(|p| *p != self.address).collect(),
-                ),
+                projection: Some(self.stored()),
                 row_address: self.projection.contains(&self.address),
                 reverse: self.reverse,
                 offset: std::mem::take(&mut offset),

@@ -97,7 +97,7 @@ pub(super) struct Leaf<K> {
 }
 
 impl<K: ModelKey> Leaf<K> {
-    /// Bytes of a leaf, in memory and on disk.
+    /// Bytes of a leaf on disk; in memory it is what is derived longer, and aligned.
     pub(super) const BYTES: usize = K::BYTES + 16;
 
     /// `span` is the bits that its keys span.

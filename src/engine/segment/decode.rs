@@ -7,7 +7,6 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
 };
-use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use prost::bytes::{Buf, Bytes, buf::Reader};
@@ -121,19 +120,9 @@ fn plain_column(
     index: usize,
     group: usize,
 ) -> Option<ArrayRef> {
-    let metadata = footer.parquet.metadata();
-    let descriptor = footer.parquet.parquet_schema();
-    let leaf =
-        (0..descriptor.num_columns()).find(|l| descriptor.get_column_root_idx(*l) == index)?;
-    let pages = metadata.offset_index()?.get(group)?.get(leaf)?.page_locations();
-    let group = metadata.row_group(group);
-    let chunk = group.column(leaf);
-    if chunk.compression() != Compression::UNCOMPRESSED || chunk.dictionary_page_offset().is_some()
-    {
-        return None;
-    }
+    let (chunk, pages) = footer.plain_chunk(index, group)?;
     let data_type = footer.parquet.schema().field(index).data_type();
-    let rows = usize::try_from(group.num_rows()).ok()?;
+    let rows = usize::try_from(footer.parquet.metadata().row_group(group).num_rows()).ok()?;
     plain::decode(data_type, chunk.column_descr(), rows, pages, |range| {
         bytes.get_bytes(range.start, (range.end - range.start) as usize).ok()
     })

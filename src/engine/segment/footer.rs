@@ -6,8 +6,10 @@ use std::path::Path;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
+use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use prost::bytes::{Buf, Bytes, buf::Reader};
 
@@ -91,6 +93,22 @@ impl Footer {
         let descriptor = self.parquet.parquet_schema();
         (0..descriptor.num_columns())
             .filter(|leaf| indices.contains(&descriptor.get_column_root_idx(*leaf)))
+    }
+
+    /// The chunk of the column at `index`, and its pages, where these may be plain: they are neither compressed nor have a
+    /// dictionary.
+    pub(super) fn plain_chunk(
+        &self,
+        index: usize,
+        group: usize,
+    ) -> Option<(&ColumnChunkMetaData, &[PageLocation])> {
+        let leaf = self.leaves(&[index]).next()?;
+        let metadata = self.parquet.metadata();
+        let chunk = metadata.row_group(group).column(leaf);
+        let pages = metadata.offset_index()?.get(group)?.get(leaf)?.page_locations();
+        let may_be = chunk.compression() == Compression::UNCOMPRESSED
+            && chunk.dictionary_page_offset().is_none();
+        may_be.then_some((chunk, pages))
     }
 
     /// Where the columns at `indices` of row group `group` lie.

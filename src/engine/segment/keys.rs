@@ -162,7 +162,12 @@ impl SegmentKeys {
 
     /// The same index with no chunk in memory.
     pub(super) fn emptied(&self) -> Self {
-        Self { index: self.index.emptied(), ..self.clone() }
+        self.with_index(self.index.emptied())
+    }
+
+    fn with_index(&self, index: KeyIndex) -> Self {
+        let (places, filters) = (Arc::clone(&self.places), self.filters.clone());
+        Self { index, places, filters }
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -344,8 +349,7 @@ impl KeysInMemory {
         let Some(current) = self.current.load_full() else { return };
         let chunks = current.index.chunks();
         if i < chunks.len() && chunks.slot(i).is_some_and(|own| own.is_same(chunk)) {
-            let index = current.index.without_chunk(i);
-            let keys = SegmentKeys { index, ..SegmentKeys::clone(&current) };
+            let keys = current.with_index(current.index.without_chunk(i));
             self.current.store(Some(Arc::new(keys)));
         }
     }

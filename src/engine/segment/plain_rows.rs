@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use arrow::array::{ArrayData, ArrayRef, BooleanBufferBuilder, make_array};
 use arrow::buffer::{MutableBuffer, NullBuffer};
-use parquet::basic::{Compression, Encoding};
+use parquet::basic::Encoding;
 use parquet::file::page_index::offset_index::PageLocation;
 
 use super::decode::FileRanges;
@@ -30,19 +30,13 @@ pub(super) struct PlainRows<'a> {
 impl<'a> PlainRows<'a> {
     /// The column at `index` of a row group, if all its pages are plain.
     pub(super) fn of(footer: &'a Footer, index: usize, group: usize) -> Option<Self> {
-        let descriptor = footer.parquet.parquet_schema();
-        let leaf =
-            (0..descriptor.num_columns()).find(|l| descriptor.get_column_root_idx(*l) == index)?;
+        let (chunk, pages) = footer.plain_chunk(index, group)?;
         let data_type = footer.parquet.schema().field(index).data_type();
-        let chunk = footer.parquet.metadata().row_group(group).column(leaf);
         let width = plain::width(data_type, chunk.column_descr())?;
-        let plain = chunk.compression() == Compression::UNCOMPRESSED
-            && chunk.dictionary_page_offset().is_none()
-            && chunk.encodings().all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
+        // Nothing is decoded that would notice another encoding.
+        let plain = chunk.encodings().all(|e| matches!(e, Encoding::PLAIN | Encoding::RLE));
         let counted = chunk.statistics().and_then(|statistics| statistics.null_count_opt());
         let nulls = chunk.column_descr().max_def_level() > 0 && counted != Some(0);
-        let index_of_pages = footer.parquet.metadata().offset_index()?;
-        let pages = index_of_pages.get(group)?.get(leaf)?.page_locations();
         plain.then_some(Self { footer, index, group, width, nulls, pages })
     }
 

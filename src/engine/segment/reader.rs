@@ -332,11 +332,8 @@ impl Segment {
                 Some((column, ranges))
             })
             .collect();
-        let general = |known: &[bool]| -> Vec<usize> {
-            indices.iter().zip(known).filter(|(_, known)| !**known).map(|(i, _)| *i).collect()
-        };
         let selection = decode::selection(rows);
-        let others = general(&plain.iter().map(Option::is_some).collect::<Vec<_>>());
+        let others = lacking(indices, &plain);
         let mut ranges = footer.page_ranges(&others, group, &selection);
         ranges.extend(plain.iter().flatten().flat_map(|(_, ranges)| ranges.iter().cloned()));
         let mut bytes = self.read_ranges(&footer, ranges)?;
@@ -344,7 +341,7 @@ impl Segment {
             .iter()
             .map(|column| column.as_ref().and_then(|(column, _)| column.read(rows, &bytes)))
             .collect();
-        let rest = general(&found.iter().map(Option::is_some).collect::<Vec<_>>());
+        let rest = lacking(indices, &found);
         if rest.len() > others.len() {
             // Pages that only looked plain.
             bytes = self.read_ranges(&footer, footer.page_ranges(&rest, group, &selection))?;
@@ -604,6 +601,11 @@ impl Segment {
             self.meta.id, self.meta.row_count
         ))
     }
+}
+
+/// Those of `indices` for which there is nothing.
+fn lacking<T>(indices: &[usize], found: &[Option<T>]) -> Vec<usize> {
+    indices.iter().zip(found).filter(|(_, found)| found.is_none()).map(|(i, _)| *i).collect()
 }
 
 /// The lower bound of a key, and whether it is there.

@@ -104,8 +104,8 @@ impl TableState {
         let mut rows = vec![None; keys.len()];
         let filters = self.segments.filter_use();
         match keys {
-            KeyColumn::U64(keys) => self.find_numbers(keys, &mut rows)?,
-            KeyColumn::U128(keys) => self.find_numbers(keys, &mut rows)?,
+            KeyColumn::U64(keys) => self.find_numbers(keys, filters, &mut rows)?,
+            KeyColumn::U128(keys) => self.find_numbers(keys, filters, &mut rows)?,
             KeyColumn::Bytes(_) => {
                 for start in (0..keys.len()).step_by(CHUNK_KEYS) {
                     let chunk = keys.slice(start, CHUNK_KEYS.min(keys.len() - start));
@@ -120,9 +120,13 @@ impl TableState {
         Ok(rows)
     }
 
-    fn find_numbers<K: Number>(&self, keys: &[K], rows: &mut [Option<RowAddress>]) -> Result<()> {
+    fn find_numbers<K: Number>(
+        &self,
+        keys: &[K],
+        filters: FilterUse,
+        rows: &mut [Option<RowAddress>],
+    ) -> Result<()> {
         let mut groups: Vec<Vec<u32>> = Vec::new();
-        let filters = self.segments.filter_use();
         let disjoint = K::ends(&self.segments).filter(|ends| ends.are_disjoint());
         for (keys, rows) in keys.chunks(CHUNK_KEYS).zip(rows.chunks_mut(CHUNK_KEYS)) {
             if let Some(ends) = disjoint {
@@ -182,6 +186,7 @@ impl TableState {
         let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(Vec::new()) };
         let keys = keys.take(&keys.last_of_runs())?;
         let range = KeyRange { lower: Bound::Included(first), upper: Bound::Included(last) };
+        let filters = self.segments.filter_use();
         let mut rows = Vec::new();
         for (ordinal, state) in self.sources_within(&range) {
             let from = keys.lower_bound(&state.source.min_key());
@@ -190,7 +195,7 @@ impl TableState {
                 continue;
             }
             let keys = keys.slice(from, to - from);
-            let (positions, found) = state.source.find(&keys, self.segments.filter_use())?;
+            let (positions, found) = state.source.find(&keys, filters)?;
             for (i, position) in positions.into_iter().enumerate().filter(|(i, _)| found[*i]) {
                 let end = state.source.upper_bound(&keys.get(i))?;
                 for live in state.deleted.live_ranges(position..end as u32) {

@@ -82,11 +82,16 @@ impl Segment {
             && !keys.has(at)
             && let Some(probe) = keys.probe(at, wanted)
         {
-            let mut parts = Parts::new(self, &keys, filters);
-            match parts.load(probe.part) {
-                Ok(()) if !probe.may_be_in(parts.bytes(probe.part)) => return Ok(None),
+            match self.filter_part(&keys, probe.part, filters) {
                 Err(e) if is_lost(&e) => keys = self.replace_keys(&e)?,
-                loaded => loaded?,
+                part => {
+                    if let Some(part) = part? {
+                        part.note_use();
+                        if !probe.may_be_in(&part.bytes) {
+                            return Ok(None);
+                        }
+                    }
+                }
             }
         }
         let (at, found) = self.with_held_keys(keys, |index| super::find_in(index, key))?;
