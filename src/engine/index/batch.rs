@@ -2,8 +2,9 @@
 
 use super::bits::{Packed, prefetch};
 use super::key::ModelKey;
+use super::leaf::{Found, SAMPLE_ROWS};
 use super::root::Root;
-use super::{LearnedKeys, Missing, SAMPLE_PADDING};
+use super::{LearnedKeys, Missing};
 
 /// Keys that go through a stage together: enough that a stage does not wait for its memory, few enough that what all stages asked
 /// for fits the nearest cache.
@@ -44,11 +45,12 @@ impl<K: ModelKey> LearnedKeys<K> {
     ) -> Result<(), (Missing, usize)> {
         assert_eq!(q.len(), out.len(), "one position per key");
         assert!(found.is_empty() || found.len() == q.len(), "one answer per key");
-        let Some(root) = &self.model.root else {
+        if self.is_empty() {
             out.fill(0);
             found.fill(false);
             return Ok(());
-        };
+        }
+        let root = &self.model.root;
         #[cfg(target_arch = "x86_64")]
         if self.model.simd {
             // SAFETY: `simd` says that the processor has these features.
@@ -96,7 +98,9 @@ impl<K: ModelKey> LearnedKeys<K> {
             let at = |stage: usize| step.checked_sub(stage).filter(|group| *group < groups);
             if let Some(group) = at(0) {
                 for (s, q) in searches[group % STAGES].iter_mut().zip(keys(group)) {
-                    s.leaf = root.begin(*q);
+                    let entry = root.begin(*q);
+                    root.prefetch(entry);
+                    s.leaf = entry as u32;
                 }
             }
             if let Some(group) = at(1) {
@@ -110,7 +114,8 @@ impl<K: ModelKey> LearnedKeys<K> {
                 }
             }
             if let Some(group) = at(3) {
-                let done = (step + 1).saturating_sub(STAGES) * GROUP;
+                // The last stage, with which a group is done, is one group behind.
+                let done = group.saturating_sub(1) * GROUP;
                 for s in &mut searches[group % STAGES] {
                     // SAFETY: the caller sees to it.
                     unsafe { self.narrow::<SIMD>(s) }.map_err(|missing| (missing, done))?;
@@ -122,7 +127,8 @@ impl<K: ModelKey> LearnedKeys<K> {
                 for (i, (s, q)) in searches.enumerate() {
                     let found = (!found.is_empty()).then_some(&mut are_there[i]);
                     // SAFETY: the caller sees to it.
-                    rows[i] = unsafe { self.compare::<SIMD>(s, *q, found) };
+                    rows[i] = unsafe { self.compare::<SIMD>(s, *q, found) }
+                        .map_err(|missing| (missing, group * GROUP))?;
                 }
                 let own = group * GROUP..q.len().min((group + 1) * GROUP);
                 let count = own.len();
@@ -139,7 +145,7 @@ impl<K: ModelKey> LearnedKeys<K> {
     #[inline(always)]
     fn follow(&self, root: &Root<K>, s: &mut Search<'_, K>, q: K) {
         let model = &*self.model;
-        let (leaf, more) = root.follow(q, s.leaf);
+        let (leaf, more) = root.follow(q, s.leaf as usize);
         prefetch(model.leaves.as_ptr().wrapping_add(leaf));
         prefetch(model.leaves.as_ptr().wrapping_add(leaf + 2));
         if more > 2 {
@@ -153,18 +159,16 @@ impl<K: ModelKey> LearnedKeys<K> {
     #[inline(always)]
     fn choose<const SIMD: bool>(&self, s: &mut Search<'_, K>, q: K) {
         let model = &*self.model;
-        let leaf = model.choose(q, s.leaf as usize, s.hi as usize);
-        let (l, len) = model.leaf(leaf);
+        let (leaf, l, len) = Root::choose(&model.leaves, q, s.leaf as usize, s.hi as usize);
         s.leaf = leaf as u32;
-        // A key not above the first one is at 0, where this finds it.
-        s.u = if q > l.first { l.relative(q) } else { K::default() };
+        // A key below all is at 0, as the first one is.
+        let q = q.max(model.min);
+        s.u = l.relative(q);
         if l.is_sampled() {
-            let samples = model.samples.as_ptr().wrapping_add(l.first_sample());
-            prefetch(samples);
-            prefetch(samples.wrapping_add(SAMPLE_PADDING - 1));
+            prefetch(model.samples.as_ptr().wrapping_add(leaf));
             return;
         }
-        let (lo, hi) = if q > l.first { l.aim::<SIMD>(q, s.u, len) } else { (0, 0) };
+        let (lo, hi) = l.aim::<SIMD>(q, s.u, len);
         (s.lo, s.hi) = (lo as u32, hi as u32);
     }
 
@@ -177,8 +181,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         let model = &*self.model;
         let (l, len) = model.leaf(s.leaf as usize);
         if l.is_sampled() {
-            // SAFETY: the caller sees to the features, and `Model::assemble` to the padding.
-            let (lo, hi) = unsafe { l.narrow::<SIMD>(&model.samples, s.u, len) };
+            // SAFETY: the caller sees to it.
+            let (lo, hi) = unsafe { l.narrow::<SIMD>(&model.samples[s.leaf as usize], s.u, len) };
             (s.lo, s.hi) = (lo as u32, hi as u32);
         }
         s.residuals = self.chunks.get(l.chunk())?;
@@ -196,15 +200,27 @@ impl<K: ModelKey> LearnedKeys<K> {
         s: &Search<'_, K>,
         q: K,
         found: Option<&mut bool>,
-    ) -> u32 {
-        let (l, len) = self.model.leaf(s.leaf as usize);
+    ) -> Result<u32, Missing> {
+        let leaf = s.leaf as usize;
+        let (l, len) = self.model.leaf(leaf);
+        let (mut lo, mut hi) = (s.lo as usize, s.hi as usize);
+        if SIMD && hi - lo > SAMPLE_ROWS && l.is_slim() {
+            lo = self.halve(leaf, s.u, lo, hi)?;
+            hi = hi.min(lo + SAMPLE_ROWS);
+        }
         let view = l.view(Packed(s.residuals), len);
         // SAFETY: the caller sees to it.
-        let (at, certain) = unsafe { view.find::<SIMD>(s.u, s.lo as usize, s.hi as usize) };
-        let at = if certain { at } else { self.gallop(&view, s.u, at) };
-        if let Some(found) = found {
-            *found = self.is_at(q, s.leaf as usize, &view, at);
+        let Found { at, certain, there } = unsafe { view.find::<SIMD>(l, s.u, lo, hi) };
+        if certain {
+            if let Some(found) = found {
+                *found = there && q >= self.model.min;
+            }
+            return Ok(l.start + at as u32);
         }
-        l.start + at as u32
+        let position = self.settle(leaf, s.u, at)?;
+        if let Some(found) = found {
+            *found = self.is_at(leaf, q, position)?;
+        }
+        Ok(position as u32)
     }
 }

@@ -4,8 +4,8 @@ use super::chunks::LINE;
 use super::key::ModelKey;
 
 /// Bytes after the last word, so that a read of 16 bytes at any byte of data stays inside, and so does
-/// one of four groups of eight residuals of any width, each of 64 bytes.
-pub(super) const PADDING: usize = 4 * 64;
+/// one of two groups of eight residuals of any width, each of 64 bytes.
+pub(super) const PADDING: usize = 2 * 64;
 /// Widest residual that is read, wherever it begins in a byte, by one read of 8 bytes.
 pub(super) const NARROW: u32 = 56;
 /// Widest one that is read so by one of 16 bytes; beyond, residuals have the width of the key.

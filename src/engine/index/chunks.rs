@@ -63,10 +63,8 @@ impl Chunk {
     }
 
     /// The bytes, and [`PADDING`] more.
-    #[inline(always)]
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: a line is `LINE` bytes, of which any value is one, and `new` made enough of them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len + PADDING) }
+        bytes(&self.lines, self.len)
     }
 
     /// Memory held, in bytes.
@@ -75,26 +73,59 @@ impl Chunk {
     }
 }
 
+/// The `len` bytes that [`Chunk::new`] put into `lines`, and their padding.
+#[inline(always)]
+fn bytes(lines: &[Line], len: usize) -> &[u8] {
+    debug_assert!(len + PADDING <= size_of_val(lines));
+    // SAFETY: a line is `LINE` bytes, of which any value is one, and `Chunk::new` made enough of them.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len + PADDING) }
+}
+
+/// A chunk that is in memory, and how often it was used, up to [`MAX_USES`].
+#[derive(Debug)]
+struct Held {
+    lines: Arc<[Line]>,
+    len: u32,
+    uses: AtomicU8,
+}
+
+impl Held {
+    fn new(chunk: &Chunk, uses: u8) -> Self {
+        let lines = Arc::clone(&chunk.lines);
+        Self { lines, len: chunk.len as u32, uses: AtomicU8::new(uses) }
+    }
+
+    fn chunk(&self) -> Chunk {
+        Chunk { lines: Arc::clone(&self.lines), len: self.len as usize }
+    }
+
+    #[inline(always)]
+    fn uses(&self) -> u8 {
+        self.uses.load(Ordering::Relaxed)
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        Self { lines: Arc::clone(&self.lines), len: self.len, uses: AtomicU8::new(self.uses()) }
+    }
+}
+
 /// Which chunks are in memory. They come one by one and stay; `Chunks::without` makes a table that has
 /// one less, so that who reads the old one is not disturbed.
 #[derive(Debug, Clone)]
 pub struct Chunks {
-    slots: Box<[OnceLock<Chunk>]>,
-    /// How often each was used, up to [`MAX_USES`]: shared by all tables of one index.
-    uses: Arc<[AtomicU8]>,
+    slots: Box<[OnceLock<Held>]>,
 }
 
 impl Chunks {
     /// Chunks of these lengths, of which none is in memory but those without bytes.
     pub(super) fn new(lengths: &[u32]) -> Self {
         let empty = |length: &u32| match length {
-            0 => OnceLock::from(Chunk::new(&[])),
+            0 => OnceLock::from(Held::new(&Chunk::new(&[]), 0)),
             _ => OnceLock::new(),
         };
-        Self {
-            slots: lengths.iter().map(empty).collect(),
-            uses: lengths.iter().map(|_| AtomicU8::new(0)).collect(),
-        }
+        Self { slots: lengths.iter().map(empty).collect() }
     }
 
     /// Number of chunks, in memory or not.
@@ -110,40 +141,44 @@ impl Chunks {
     /// Gives chunk `i`, of the right length, to those who ask.
     pub(super) fn put(&self, i: usize, chunk: &Chunk) {
         // Where two threads bring a chunk, either is as good.
-        let _ = self.slots[i].set(chunk.clone());
+        let _ = self.slots[i].set(Held::new(chunk, 0));
     }
 
     /// The bytes of chunk `i` and their padding.
     #[inline(always)]
     pub(super) fn get(&self, i: usize) -> Result<&[u8], Missing> {
-        let Some(chunk) = self.slots[i].get() else { return Err(Missing { chunk: i }) };
+        let Some(held) = self.slots[i].get() else { return Err(Missing { chunk: i }) };
         // Two threads may count one use; the count only guides what is kept.
-        let uses = self.uses[i].load(Ordering::Relaxed);
+        let uses = held.uses();
         if uses < MAX_USES {
-            self.uses[i].store(uses + 1, Ordering::Relaxed);
+            held.uses.store(uses + 1, Ordering::Relaxed);
         }
-        Ok(chunk.bytes())
+        Ok(bytes(&held.lines, held.len as usize))
+    }
+
+    /// Whether chunk `i` is in memory; not counted as a use.
+    pub fn has(&self, i: usize) -> bool {
+        self.slots[i].get().is_some()
     }
 
     /// Chunk `i`, if it is in memory; not counted as a use.
-    pub fn slot(&self, i: usize) -> Option<&Chunk> {
-        self.slots[i].get()
+    pub fn slot(&self, i: usize) -> Option<Chunk> {
+        self.slots[i].get().map(Held::chunk)
     }
 
     /// How often chunk `i` was used since this was last asked, up to a few.
     pub fn take_uses(&self, i: usize) -> u8 {
-        self.uses[i].swap(0, Ordering::Relaxed)
+        self.slots[i].get().map_or(0, |held| held.uses.swap(0, Ordering::Relaxed))
     }
 
     /// Whether a chunk that is in memory was used and [`Self::take_uses`] not asked since. Uses of chunks
     /// without bytes, of which nobody else asks, are taken.
     pub fn any_used(&self) -> bool {
         let mut any = false;
-        for (slot, uses) in self.slots.iter().zip(&*self.uses) {
-            any |= match slot.get() {
-                None => false,
-                Some(chunk) if chunk.is_empty() => uses.swap(0, Ordering::Relaxed) > 0,
-                Some(_) => uses.load(Ordering::Relaxed) > 0,
+        for held in self.slots.iter().filter_map(OnceLock::get) {
+            any |= match held.len {
+                0 => held.uses.swap(0, Ordering::Relaxed) > 0,
+                _ => held.uses() > 0,
             };
         }
         any
@@ -152,33 +187,28 @@ impl Chunks {
     /// The same chunks but for chunk `i`, which is not in memory.
     #[must_use]
     pub(super) fn without(&self, i: usize) -> Self {
-        let copy = |(j, slot): (usize, &OnceLock<Chunk>)| match slot.get() {
-            Some(chunk) if j != i => OnceLock::from(chunk.clone()),
-            _ => OnceLock::new(),
-        };
-        Self {
-            slots: self.slots.iter().enumerate().map(copy).collect(),
-            uses: Arc::clone(&self.uses),
-        }
+        let mut slots = self.slots.clone();
+        slots[i] = OnceLock::new();
+        Self { slots }
     }
 
     /// The same chunks, of which none is in memory but those without bytes.
     #[must_use]
     pub(super) fn emptied(&self) -> Self {
-        let copy = |slot: &OnceLock<Chunk>| match slot.get() {
-            Some(chunk) if chunk.is_empty() => OnceLock::from(chunk.clone()),
+        let copy = |slot: &OnceLock<Held>| match slot.get() {
+            Some(held) if held.len == 0 => OnceLock::from(held.clone()),
             _ => OnceLock::new(),
         };
-        Self { slots: self.slots.iter().map(copy).collect(), uses: Arc::clone(&self.uses) }
+        Self { slots: self.slots.iter().map(copy).collect() }
     }
 
     /// Bytes of the table, without the chunks.
     pub(super) fn table_bytes(&self) -> usize {
-        self.slots.len() * (size_of::<OnceLock<Chunk>>() + 1)
+        size_of_val(&*self.slots)
     }
 
     /// Bytes of the chunks that are in memory.
     pub(super) fn resident_bytes(&self) -> usize {
-        self.slots.iter().filter_map(OnceLock::get).map(Chunk::memory_bytes).sum()
+        self.slots.iter().filter_map(OnceLock::get).map(|held| size_of_val(&*held.lines)).sum()
     }
 }

@@ -9,7 +9,7 @@ use super::bits::{NARROW, Packer, usable_width};
 use super::chunks::CHUNK_BYTES;
 use super::filter::{BuiltFilters, FilterBuilder};
 use super::key::ModelKey;
-use super::leaf::{Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, sampled_rows};
+use super::leaf::{Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, Samples, bias, is_sampled};
 #[cfg(target_arch = "x86_64")]
 use super::simd;
 use super::{LearnedKeys, Model};
@@ -68,7 +68,8 @@ pub struct Builder<K> {
     pending: Vec<K>,
     len: usize,
     leaves: Vec<Leaf<K>>,
-    samples: Vec<u16>,
+    /// Of each leaf up to the last that has any.
+    samples: Vec<Samples>,
     packer: Packer,
     /// Lengths of the chunks that are complete. The first is for leaves without residuals: it is empty.
     lengths: Vec<u32>,
@@ -199,10 +200,10 @@ impl<K: ModelKey> Builder<K> {
             data,
             derived: 0,
         };
-        let leaf = leaf.derive(self.samples.len(), fit.len);
+        let leaf = leaf.derive(fit.len);
         if leaf.is_sampled() {
-            self.samples
-                .extend(sampled_rows(fit.len).map(|row| leaf.sample(leaf.relative(keys[row]))));
+            self.samples.resize(self.leaves.len(), Samples::NONE);
+            self.samples.push(leaf.samples(keys));
         }
         self.leaves.push(leaf);
         self.max_error = self.max_error.max(fit.window() / 2.0);

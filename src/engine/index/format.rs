@@ -2,9 +2,9 @@
 
 use super::bits::usable_width;
 use super::key::ModelKey;
-use super::leaf::{Leaf, MAX_LEAF, MAX_SAMPLED, samples};
+use super::leaf::{Leaf, MAX_LEAF, MAX_SAMPLED, Samples, samples};
 use super::root::MAX_LEAVES;
-use super::{LearnedKeys, Model, SAMPLE_PADDING, SENTINELS};
+use super::{LearnedKeys, Model, SENTINELS};
 use crate::engine::error::{Error, Result};
 
 const MAGIC: [u8; 4] = *b"OLRN";
@@ -30,8 +30,12 @@ impl<K: ModelKey> LearnedKeys<K> {
             out.extend_from_slice(&leaf.start.to_le_bytes());
             out.extend_from_slice(&leaf.data.to_le_bytes());
         }
-        let samples = model.samples.len() - SAMPLE_PADDING;
-        out.extend(model.samples[..samples].iter().flat_map(|sample| sample.to_le_bytes()));
+        for (i, own) in model.samples.iter().enumerate() {
+            let (leaf, len) = model.leaf(i);
+            if leaf.is_sampled() {
+                out.extend(own.0[..samples(len)].iter().flat_map(|sample| sample.to_le_bytes()));
+            }
+        }
     }
 
     /// Reads what [`Self::encode`] wrote, the whole of `bytes`, for chunks of these lengths, none of which is
@@ -78,22 +82,25 @@ impl<K: ModelKey> LearnedKeys<K> {
             });
         }
         check_leaves(&leaves, len, chunk_lengths)?;
-        let mut count = 0;
+        let mut all = Vec::new();
         for i in 0..leaf_count {
             let end = leaves.get(i + 1).map_or(len, |next| next.start as usize);
             let own = end - leaves[i].start as usize;
-            leaves[i] = leaves[i].derive(count, own);
+            leaves[i] = leaves[i].derive(own);
             if leaves[i].is_sampled() {
-                count += samples(own);
+                let mut samples = Samples::NONE;
+                for sample in &mut samples.0[..self::samples(own)] {
+                    *sample = input.u16()?;
+                }
+                all.resize(i, Samples::NONE);
+                all.push(samples);
             }
         }
-        let (pairs, rest) = input.0.as_chunks::<2>();
-        if pairs.len() != count || !rest.is_empty() {
+        if !input.0.is_empty() {
             return Err(corrupt("its length is not that of its leaves and their samples"));
         }
-        let samples = pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
         let lengths = chunk_lengths.to_vec();
-        let model = Model::assemble(len, leaves, samples, lengths, max_error, mean_error);
+        let model = Model::assemble(len, leaves, all, lengths, max_error, mean_error);
         Ok(Self::new(model))
     }
 }

@@ -1,11 +1,10 @@
 //! One leaf: a line through a run of keys, and how far each key lies off it.
 
-use super::SAMPLE_PADDING;
 use super::bits::{NARROW, Packed};
 use super::chunks::CHUNK_BYTES;
 use super::key::ModelKey;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Group, count_below, count_samples};
+use super::simd::{self, Group};
 
 /// Longest leaf, in keys. Lines are exact integers because `mantissa * MAX_LEAF < 2^64`.
 pub(super) const MAX_LEAF: usize = 1 << 16;
@@ -13,12 +12,12 @@ pub(super) const MAX_LEAF: usize = 1 << 16;
 const MANTISSA: u32 = 36;
 /// Bits that name a word of a chunk.
 const WORD_BITS: u32 = (CHUNK_BYTES / 8).ilog2();
-/// Rows that are compared at once at most.
-const ROWS: usize = 32;
 /// Rows from one sample of a leaf to the next.
-const SAMPLE_ROWS: usize = 16;
+pub(super) const SAMPLE_ROWS: usize = 16;
 /// Keys of a leaf with samples at most: they are compared all at once.
-pub(super) const MAX_SAMPLED: usize = 512;
+pub(super) const MAX_SAMPLED: usize = SAMPLE_ROWS * LANES;
+/// Samples of a leaf, and one more that none has.
+const LANES: usize = 32;
 /// Reach of leaves with a wider window than 16 rows, which have samples.
 const SAMPLED: u32 = 2;
 /// Added to the reach of leaves of 128-bit keys that span less than 2^62 and have narrow residuals:
@@ -91,9 +90,30 @@ pub(super) struct Leaf<K> {
     pub start: u32,
     /// Where its residuals begin: chunk, and word of 8 bytes in it (12 bits). All lie in that chunk.
     pub data: u32,
-    /// Not stored. With samples, where they begin and above that the bits of a key that they leave out; without, two floats: rows per
-    /// key of its line, and above that the row to begin at for its first key. Of 32 bits each.
+    /// Not stored. With samples, the bits of a key that they leave out (8 bits), and above that the bias, if keys and residuals fit 64 bits;
+    /// without, two floats: rows per key of its line, and above that the row to begin at for its first key. Of 32 bits each.
     pub derived: u64,
+}
+
+/// The samples of one leaf: high bits of the relative keys of every [`SAMPLE_ROWS`]th row but the first; a cache line. Behind the last
+/// one, all bits are set.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Samples(pub [u16; LANES]);
+
+impl Samples {
+    pub(super) const NONE: Self = Self([u16::MAX; LANES]);
+}
+
+/// Where a search of a leaf ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    /// The row.
+    pub at: usize,
+    /// Whether the rows around it say that it is the right one; otherwise the search goes on from there ([`LeafView::settle`]).
+    pub certain: bool,
+    /// If it is certain, whether the key there is the one looked for.
+    pub there: bool,
 }
 
 impl<K: ModelKey> Leaf<K> {
@@ -118,12 +138,13 @@ impl<K: ModelKey> Leaf<K> {
         self.reach() >= SAMPLED
     }
 
-    /// Derives what is not stored, of a leaf of `len` keys before which there are so many samples.
-    pub(super) fn derive(mut self, samples: usize, len: usize) -> Self {
+    /// Derives what is not stored, of a leaf of `len` keys.
+    pub(super) fn derive(mut self, len: usize) -> Self {
         self.derived = if self.is_sampled() {
             // No key lies further from the line than that.
             let top = self.line().at::<K>(len - 1).saturating_add(K::mask(self.width()));
-            u64::from(top.bit_len().saturating_sub(16)) << 32 | samples as u64
+            let bias = if self.is_slim() { self.bias().low() } else { 0 };
+            bias << 8 | u64::from(top.bit_len().saturating_sub(u16::BITS))
         } else {
             let (rows, before) = match self.line().slope() {
                 // All keys are equal, and what is looked for is greater.
@@ -138,43 +159,50 @@ impl<K: ModelKey> Leaf<K> {
         self
     }
 
-    /// Where the samples of a leaf that has some begin.
-    #[inline(always)]
-    pub(super) fn first_sample(&self) -> usize {
-        self.derived as u32 as usize
+    /// The samples of `keys`, its keys, if it has any.
+    pub(super) fn samples(&self, keys: &[K]) -> Samples {
+        let mut samples = Samples::NONE;
+        for (sample, row) in samples.0.iter_mut().zip(sampled_rows(keys.len())) {
+            *sample = self.sample(self.relative(keys[row]));
+        }
+        samples
     }
 
     /// The sample of a key or of what is looked for, in the terms of [`LeafView::relative`].
     #[inline(always)]
-    pub(super) fn sample(&self, u: K) -> u16 {
-        u.shr((self.derived >> 32) as u32).clamp64().min(u64::from(u16::MAX)) as u16
+    fn sample(&self, u: K) -> u16 {
+        u.shr(self.derived as u8 as u32).clamp64().min(u64::from(u16::MAX)) as u16
     }
 
-    /// Rows between two samples, or more where samples are equal: the first row whose relative key is `>= u` is one of them or
-    /// the one after them, and unless the leaf has only greater ones, the key of the first of these rows is less.
+    /// The rows of a leaf with samples that [`LeafView::find`] is to look at for `u`: those between two samples; where one is equal to that of
+    /// `u`, the rows around it; where several are, all from the sample before to the one after them. The first row whose relative key is `>= u`
+    /// is one of them or the one after them, and the first of them is below `u`, unless it is the leaf's first or there was but one equal.
     ///
     /// # Safety
-    /// With `SIMD`, the processor must support [`super::simd`]. [`SAMPLE_PADDING`] must follow the samples of all leaves.
+    /// With `SIMD`, the processor must support [`super::simd`].
     #[inline(always)]
     pub(super) unsafe fn narrow<const SIMD: bool>(
         &self,
-        all: &[u16],
+        samples: &Samples,
         u: K,
         len: usize,
     ) -> (usize, usize) {
-        let (from, n) = (self.first_sample(), samples(len));
         let sample = self.sample(u);
         #[cfg(target_arch = "x86_64")]
         let counts = if SIMD {
-            debug_assert!(n <= SAMPLE_PADDING && from + SAMPLE_PADDING <= all.len());
-            // SAFETY: the caller sees to the features; behind the first sample of a leaf, its own or the padding are readable.
-            unsafe { count_samples(all.as_ptr().add(from), n, sample) }
+            // SAFETY: the caller sees to it.
+            unsafe { simd::count_samples(samples, sample) }
         } else {
-            count(&all[from..from + n], sample)
+            count(&samples.0, sample)
         };
         #[cfg(not(target_arch = "x86_64"))]
-        let counts = count(&all[from..from + n], sample);
-        (counts.0 * SAMPLE_ROWS, ((counts.1 + 1) * SAMPLE_ROWS).min(len))
+        let counts = count(&samples.0, sample);
+        let (below, not_above) = counts;
+        if not_above > below + 1 {
+            return ((below * SAMPLE_ROWS).min(len), ((not_above + 1) * SAMPLE_ROWS).min(len));
+        }
+        let lo = ((below + not_above) * (SAMPLE_ROWS / 2)).min(len);
+        (lo, (lo + SAMPLE_ROWS).min(len))
     }
 
     /// The place of residuals that begin at word `word` of chunk `chunk`.
@@ -210,7 +238,7 @@ impl<K: ModelKey> Leaf<K> {
 
     /// Whether relative keys and residuals fit 64 bits.
     #[inline(always)]
-    fn is_slim(&self) -> bool {
+    pub(super) fn is_slim(&self) -> bool {
         K::BITS == 64 || (self.meta >> 24) as u32 & SLIM != 0 && self.width() <= NARROW
     }
 
@@ -233,7 +261,6 @@ impl<K: ModelKey> Leaf<K> {
             packed,
             byte: self.word() * 8,
             mantissa: self.meta >> 28,
-            slim: self.is_slim(),
             right,
             left,
             width,
@@ -251,7 +278,12 @@ impl<K: ModelKey> Leaf<K> {
     /// `q` in the terms of [`LeafView::relative`].
     #[inline(always)]
     pub(super) fn relative(&self, q: K) -> K {
-        q.sub(self.first).saturating_add(self.bias())
+        let bias = if self.is_sampled() && self.is_slim() {
+            K::from_u64(self.derived >> 8)
+        } else {
+            self.bias()
+        };
+        q.sub(self.first).saturating_add(bias)
     }
 
     /// Asks the processor for the cache lines of rows `lo..hi`, a few at most.
@@ -277,7 +309,7 @@ impl<K: ModelKey> Leaf<K> {
         (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows that [`LeafView::find`] is to look at for `q`, which is above the first key and whose relative value is `u`: the window,
+    /// The rows of a leaf without samples that [`LeafView::find`] is to look at for `q`, which is above the first key and whose relative value is `u`: the window,
     /// or with `SIMD` the rows to compare at once, which takes one product. It is off by a row now and then, when the search goes on.
     #[inline(always)]
     pub(super) fn aim<const SIMD: bool>(&self, q: K, u: K, len: usize) -> (usize, usize) {
@@ -290,7 +322,7 @@ impl<K: ModelKey> Leaf<K> {
         let at = if at > 0.0 { at.min(MAX_LEAF as f32) } else { 0.0 };
         // SAFETY: it is a number of 0 to `MAX_LEAF`.
         let at = (unsafe { at.to_int_unchecked::<i32>() } as usize).min(len);
-        (at, (at + (8 << self.reach())).min(len))
+        (at, (at + (8 << (self.reach() & 1))).min(len))
     }
 }
 
@@ -314,22 +346,19 @@ pub(super) fn is_sampled(line: Line, width: u32) -> bool {
     reach(line, width) >= SAMPLED
 }
 
-/// Samples of a leaf of `len` keys: of the first key of each [`SAMPLE_ROWS`] but the first.
-#[inline(always)]
+/// Samples of a leaf of `len` keys that has some.
 pub(super) fn samples(len: usize) -> usize {
     (len - 1) / SAMPLE_ROWS
 }
 
-/// The rows of the samples of a leaf of `len` keys.
-pub(super) fn sampled_rows(len: usize) -> impl Iterator<Item = usize> {
+/// The rows of these samples.
+fn sampled_rows(len: usize) -> impl Iterator<Item = usize> {
     (1..=samples(len)).map(|i| i * SAMPLE_ROWS)
 }
 
 /// How many of `samples` are below `sample`, and how many are not above it.
-fn count(samples: &[u16], sample: u16) -> (usize, usize) {
-    let below = samples.partition_point(|s| *s < sample);
-    // Samples of a damaged file may be in no order.
-    (below, samples.partition_point(|s| *s <= sample).max(below))
+fn count(samples: &[u16; LANES], sample: u16) -> (usize, usize) {
+    (samples.partition_point(|s| *s < sample), samples.partition_point(|s| *s <= sample))
 }
 
 /// The row where a line of slope `slope` reaches `x`, rounded down, or `len`.
@@ -359,7 +388,6 @@ pub(super) struct LeafView<'a, K> {
     packed: Packed<'a>,
     byte: usize,
     mantissa: u64,
-    slim: bool,
     right: u32,
     left: u32,
     width: u32,
@@ -398,70 +426,82 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         base + usize::from(n == 1 && self.relative(base) < u)
     }
 
-    /// First row whose relative key is `>= u`, given what [`Leaf::aim`] says, and whether that is
-    /// certain; otherwise the search goes on from there with [`Self::gallop`].
+    /// First row whose relative key is `>= u`, given what [`Leaf::aim`] or [`Leaf::narrow`] says. With `SIMD`, in leaves of which
+    /// keys and residuals fit 64 bits, these are [`SAMPLE_ROWS`] rows at most.
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
     #[inline(always)]
     pub(super) unsafe fn find<const SIMD: bool>(
         &self,
+        leaf: &Leaf<K>,
         u: K,
         lo: usize,
         hi: usize,
-    ) -> (usize, bool) {
+    ) -> Found {
         #[cfg(target_arch = "x86_64")]
-        if SIMD && self.slim {
+        if SIMD && leaf.is_slim() {
             // SAFETY: as above.
-            return unsafe { self.find_simd(u, lo, hi) };
+            return unsafe { self.find_simd(leaf, u, lo, hi) };
         }
         let at = self.lower_bound(u, lo, hi);
         // Inside the window, the search has compared the keys around the answer.
-        let certain = (at > lo || at == 0 || self.relative(at - 1) < u)
-            && (at < hi || at == self.len || self.relative(at) >= u);
-        (at, certain)
+        let certain = at < self.len
+            && (at > lo || at == 0 || self.relative(at - 1) < u)
+            && (at < hi || self.relative(at) >= u);
+        Found { at, certain, there: certain && self.relative(at) == u }
     }
 
-    /// Compares up to 32 rows at once: where the answer lies among them, it is verified, and there was no branch on a key.
+    /// Compares all rows at once: where the answer lies among them, it is verified, and there was no branch on a key.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn find_simd(&self, u: K, mut lo: usize, mut hi: usize) -> (usize, bool) {
-        while hi - lo > ROWS {
-            let mid = lo.midpoint(hi);
-            let below = self.relative(mid) < u;
-            lo = if below { mid } else { lo };
-            hi = if below { hi } else { mid };
-        }
-        debug_assert!(lo <= self.len);
+    unsafe fn find_simd(&self, leaf: &Leaf<K>, u: K, lo: usize, hi: usize) -> Found {
+        debug_assert!(lo <= self.len && hi - lo <= SAMPLE_ROWS);
         debug_assert!(
             self.byte + lo * self.width as usize / 8 + super::bits::PADDING <= self.packed.0.len()
         );
         let group = Group {
             residuals: self.packed.at(self.byte),
             width: self.width,
-            mask: self.mask.low(),
             mantissa: self.mantissa,
             right: self.right,
             left: self.left,
             row: lo,
         };
         // SAFETY: residuals are of 64 bits at most. The first group begins at a row of the leaf or at its end, so within the words or at
-        // their end; 4 groups of at most 64 bytes on are within the padding.
-        let count = unsafe {
-            let (rows, u) = (hi - lo, u.clamp64());
-            match rows {
-                0..=8 => count_below::<1>(&group, rows, u),
-                9..=16 => count_below::<2>(&group, rows, u),
-                _ => count_below::<4>(&group, rows, u),
+        // their end; two groups of at most 64 bytes on are within the padding. Of leaves with samples, `narrow` gives multiples of eight, but
+        // for their ends, where nothing is compared.
+        let (below, equal) = unsafe {
+            let u = u.clamp64();
+            if leaf.is_sampled() {
+                simd::compare::<2, true>(&group, u)
+            } else if leaf.reach() == 1 {
+                simd::compare::<2, false>(&group, u)
+            } else {
+                simd::compare::<1, false>(&group, u)
             }
         };
-        let at = lo + count;
-        let above = at < hi || hi == self.len || self.relative(hi) >= u;
-        (at, above && (count > 0 || lo == 0 || self.relative(lo - 1) < u))
+        let rows = hi - lo;
+        let count = (below & !(u32::MAX << rows)).count_ones() as usize;
+        let certain = count < rows && (count > 0 || lo == 0);
+        Found { at: lo + count, certain, there: equal >> count & 1 != 0 }
+    }
+
+    /// Of the sampled rows from `lo` to `hi`, the last one whose relative key is below `u`, or `lo`.
+    pub(super) fn halve(&self, u: K, lo: usize, hi: usize) -> usize {
+        let mut base = lo;
+        let mut n = (hi - lo).div_ceil(SAMPLE_ROWS);
+        while n > 1 {
+            let half = n / 2;
+            base +=
+                if self.relative(base + half * SAMPLE_ROWS) < u { half * SAMPLE_ROWS } else { 0 };
+            n -= half;
+        }
+        base
     }
 
     /// First row whose relative key is `>= u`, searched from row `at` in steps that double.
-    pub(super) fn gallop(&self, u: K, at: usize) -> usize {
+    pub(super) fn settle(&self, u: K, at: usize) -> usize {
         if at > 0 && self.relative(at - 1) >= u {
             self.gallop_down(u, at)
         } else {

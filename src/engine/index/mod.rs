@@ -8,7 +8,7 @@
 //!
 //! The model is the compression as well: a key is its leaf's line plus a residual of as few bits as the
 //! leaf needs, readable at any row. So the width of the residuals bounds the rows that a key can be at,
-//! and no error bound is stored. Root and line are hints all the same: a lookup compares the keys around
+//! and no error bound is stored. Line and samples are hints all the same: a lookup compares the keys around
 //! its answer, and searches on where they refute it. `docs/learned-index.md` has the reasons and figures.
 //!
 //! Keys of other forms, which are bytes, have a [`SparseKeys`] instead: blocks of keys and a fence before
@@ -83,19 +83,17 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::bits::Packed;
+use self::bits::{Packed, prefetch};
 pub use self::chunks::{Chunk, Chunks, Missing};
 pub use self::filter::{BuiltFilters, Filters, Probe, hash_bytes, hash_number};
 pub use self::fit::Builder;
 pub use self::key::ModelKey;
-use self::leaf::{Leaf, LeafView};
+use self::leaf::{Found, Leaf, LeafView, SAMPLE_ROWS, Samples};
 use self::root::Root;
 pub use self::sparse::{SparseBuilder, SparseKeys};
 
 /// Positions from which the leaf of a position is looked up.
 const STRIDE: usize = 4096;
-/// Samples after those of the last leaf, so that as many can be read from the first one of any.
-const SAMPLE_PADDING: usize = 32;
 /// Leaves after the last one, so that looking a little ahead needs no check.
 const SENTINELS: usize = 3;
 
@@ -142,9 +140,9 @@ struct Model<K> {
     /// First key; the largest of all where there is none, so that every lookup ends at once.
     min: K,
     leaves: Vec<Leaf<K>>,
-    /// Of leaf after leaf, and [`SAMPLE_PADDING`] more.
-    samples: Vec<u16>,
-    root: Option<Root<K>>,
+    /// Of each leaf, if any has some.
+    samples: Vec<Samples>,
+    root: Root<K>,
     /// Leaf of every [`STRIDE`]th position.
     by_position: Vec<u32>,
     /// Bytes of each chunk.
@@ -161,13 +159,13 @@ impl<K: ModelKey> Model<K> {
     fn assemble(
         len: usize,
         mut leaves: Vec<Leaf<K>>,
-        mut samples: Vec<u16>,
+        mut samples: Vec<Samples>,
         chunk_lengths: Vec<u32>,
         max_error: usize,
         mean_error: f64,
     ) -> Self {
         let leaf_count = leaves.len();
-        let root = (leaf_count > 0).then(|| Root::new(&leaves));
+        let root = Root::new(&leaves);
         let mut by_position = Vec::with_capacity(len.div_ceil(STRIDE));
         let mut leaf = 0;
         for position in (0..len).step_by(STRIDE) {
@@ -180,7 +178,9 @@ impl<K: ModelKey> Model<K> {
         let end = Leaf { first: K::MAX, meta: 0, start: len as u32, data: 0, derived: 0 };
         leaves.resize(leaf_count + SENTINELS, end);
         leaves.shrink_to_fit();
-        samples.resize(samples.len() + SAMPLE_PADDING, 0);
+        if !samples.is_empty() {
+            samples.resize(leaf_count, Samples::NONE);
+        }
         samples.shrink_to_fit();
         Self {
             len,
@@ -205,33 +205,20 @@ impl<K: ModelKey> Model<K> {
         (&pair[0], (pair[1].start - pair[0].start) as usize)
     }
 
-    /// The last leaf whose first key is below `q`; `None` where no key is.
+    /// The last leaf whose first key is below `q`, and the number of its keys; `None` where no key is.
     #[inline(always)]
-    fn leaf_of(&self, q: K) -> Option<usize> {
+    fn leaf_of(&self, q: K) -> Option<(usize, &Leaf<K>, usize)> {
         if q <= self.min {
             return None;
         }
-        let root = self.root.as_ref()?;
-        let (leaf, more) = root.follow(q, root.begin(q));
-        Some(self.choose(q, leaf, more))
-    }
-
-    /// The last leaf whose first key is below `q`, or the first leaf. The root's candidates are a hint:
-    /// where the leaves around the chosen one refute it, all of them are searched.
-    #[inline(always)]
-    fn choose(&self, q: K, leaf: usize, more: usize) -> usize {
-        let leaf = Root::choose(&self.leaves, q, leaf, more);
-        // A sentinel's key is not below any.
-        let pair = &self.leaves[leaf..leaf + 2];
-        if (pair[0].first < q || leaf == 0) && pair[1].first >= q {
-            return leaf;
+        let (leaf, more) = self.root.follow(q, self.root.begin(q));
+        if !self.samples.is_empty() {
+            // They come together with the leaf.
+            let samples = self.samples.as_ptr().wrapping_add(leaf);
+            prefetch(samples);
+            prefetch(samples.wrapping_add(more));
         }
-        self.search_leaves(q)
-    }
-
-    #[cold]
-    fn search_leaves(&self, q: K) -> usize {
-        self.leaves[..self.leaf_count].partition_point(|l| l.first < q).saturating_sub(1)
+        Some(Root::choose(&self.leaves, q, leaf, more))
     }
 
     /// The leaf that holds position `i`.
@@ -253,8 +240,8 @@ impl<K: ModelKey> Model<K> {
     fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.leaves.capacity() * size_of::<Leaf<K>>()
-            + self.samples.capacity() * 2
-            + self.root.as_ref().map_or(0, Root::memory_bytes)
+            + self.samples.capacity() * size_of::<Samples>()
+            + self.root.memory_bytes()
             + self.by_position.capacity() * 4
             + self.chunk_lengths.capacity() * 4
     }
@@ -371,7 +358,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             return unsafe { self.lower_bound_simd(q) };
         }
         // SAFETY: no SIMD.
-        unsafe { self.find_in::<false>(q) }.map(|(at, _)| at)
+        unsafe { self.lower_bound_in::<false>(q) }
     }
 
     /// [`Self::lower_bound`], and whether the key there is `q`.
@@ -392,7 +379,7 @@ impl<K: ModelKey> LearnedKeys<K> {
     )]
     fn lower_bound_simd(&self, q: K) -> Result<usize, Missing> {
         // SAFETY: these are the features it needs.
-        unsafe { self.find_in::<true>(q) }.map(|(at, _)| at)
+        unsafe { self.lower_bound_in::<true>(q) }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -405,50 +392,91 @@ impl<K: ModelKey> LearnedKeys<K> {
     }
 
     /// # Safety
-    /// See [`LeafView::find`](leaf::LeafView::find).
+    /// As [`Self::search`].
+    #[inline(always)]
+    unsafe fn lower_bound_in<const SIMD: bool>(&self, q: K) -> Result<usize, Missing> {
+        let Some((leaf, l, len)) = self.model.leaf_of(q) else { return Ok(0) };
+        // SAFETY: the caller sees to it.
+        let (u, Found { at, certain, .. }) = unsafe { self.search::<SIMD>(leaf, l, len, q) }?;
+        if certain { Ok(l.start as usize + at) } else { self.settle(leaf, u, at) }
+    }
+
+    /// # Safety
+    /// As [`Self::search`].
     #[inline(always)]
     unsafe fn find_in<const SIMD: bool>(&self, q: K) -> Result<(usize, bool), Missing> {
-        let model = &*self.model;
-        let Some(leaf) = model.leaf_of(q) else { return Ok((0, q == model.min && model.len > 0)) };
-        let (l, len) = model.leaf(leaf);
+        let Some((leaf, l, len)) = self.model.leaf_of(q) else {
+            return Ok((0, q == self.model.min && !self.is_empty()));
+        };
+        // SAFETY: the caller sees to it.
+        let (u, Found { at, certain, there }) = unsafe { self.search::<SIMD>(leaf, l, len, q) }?;
+        if certain {
+            return Ok((l.start as usize + at, there));
+        }
+        let position = self.settle(leaf, u, at)?;
+        Ok((position, self.is_at(leaf, q, position)?))
+    }
+
+    /// Searches leaf `leaf`, which is `l` of `len` keys, for `q`, and says what this is relative to the leaf.
+    ///
+    /// # Safety
+    /// See [`LeafView::find`](leaf::LeafView::find).
+    #[inline(always)]
+    unsafe fn search<const SIMD: bool>(
+        &self,
+        leaf: usize,
+        l: &Leaf<K>,
+        len: usize,
+        q: K,
+    ) -> Result<(K, Found), Missing> {
+        let l = *l;
         let u = l.relative(q);
-        let (lo, hi) = if l.is_sampled() {
-            // SAFETY: the caller sees to it, and `assemble` to the padding.
-            unsafe { l.narrow::<SIMD>(&model.samples, u, len) }
+        let (mut lo, mut hi) = if l.is_sampled() {
+            // SAFETY: the caller sees to it.
+            unsafe { l.narrow::<SIMD>(&self.model.samples[leaf], u, len) }
         } else {
             l.aim::<SIMD>(q, u, len)
         };
-        let view = self.view(l, len)?;
-        if hi - lo > 32 {
-            l.prefetch(view.packed(), lo, hi);
+        if SIMD && hi - lo > SAMPLE_ROWS && l.is_slim() {
+            lo = self.halve(leaf, u, lo, hi)?;
+            hi = hi.min(lo + SAMPLE_ROWS);
         }
         // SAFETY: the caller sees to it.
-        let (at, certain) = unsafe { view.find::<SIMD>(u, lo, hi) };
-        let at = if certain { at } else { self.gallop(&view, u, at) };
-        Ok((l.start as usize + at, self.is_at(q, leaf, &view, at)))
+        Ok((u, unsafe { self.view(&l, len)?.find::<SIMD>(&l, u, lo, hi) }))
     }
 
-    /// Whether row `at` of leaf `leaf`, perhaps the first one of the next, has key `q`.
-    #[inline(always)]
-    fn is_at(&self, q: K, leaf: usize, view: &LeafView<'_, K>, at: usize) -> bool {
-        let pair = &self.model.leaves[leaf..leaf + 2];
-        if pair[0].start + (at as u32) < pair[1].start {
-            pair[0].key(view, at) == q
-        } else {
-            pair[1].first == q && leaf + 1 < self.model.leaf_count
+    /// Of the sampled rows `lo..hi` of leaf `leaf`, the last one whose relative key is below `u`, or `lo`. Apart, as is [`Self::settle`], so
+    /// that the search has the registers for itself.
+    #[inline(never)]
+    fn halve(&self, leaf: usize, u: K, lo: usize, hi: usize) -> Result<usize, Missing> {
+        let (l, len) = self.model.leaf(leaf);
+        let view = self.view(l, len)?;
+        l.prefetch(view.packed(), lo, hi);
+        Ok(view.halve(u, lo, hi))
+    }
+
+    /// Goes on from row `at` of leaf `leaf` with a search for `u` that may not be over there. This is rare.
+    #[inline(never)]
+    fn settle(&self, leaf: usize, u: K, at: usize) -> Result<usize, Missing> {
+        let (l, len) = self.model.leaf(leaf);
+        Ok(l.start as usize + self.view(l, len)?.settle(u, at))
+    }
+
+    /// Whether the key at a position of leaf `leaf`, or the first one of the next, is `q`.
+    #[inline(never)]
+    fn is_at(&self, leaf: usize, q: K, position: usize) -> Result<bool, Missing> {
+        let (l, len) = self.model.leaf(leaf);
+        let row = position - l.start as usize;
+        if row < len {
+            return Ok(l.key(&self.view(l, len)?, row) == q);
         }
+        Ok(leaf + 1 < self.model.leaf_count && self.model.leaves[leaf + 1].first == q)
     }
 
     /// The residuals of leaf `l` of `len` keys.
     #[inline(always)]
     fn view(&self, l: &Leaf<K>, len: usize) -> Result<LeafView<'_, K>, Missing> {
         Ok(l.view(Packed(self.chunks.get(l.chunk())?), len))
-    }
-
-    /// Goes on with a search of a leaf that did not end where it began.
-    #[inline(never)]
-    fn gallop(&self, view: &LeafView<'_, K>, u: K, at: usize) -> usize {
-        view.gallop(u, at)
     }
 
     /// Position of the first key that is `> q`, or [`Self::len`].
@@ -460,15 +488,15 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// The chunk that has `q`, if any has, and the bits that a key takes there. `None` where the model knows by
     /// itself whether there is such a key.
     pub fn chunk_of(&self, q: K) -> Option<(usize, u32)> {
-        let leaf = self.model.leaf_of(q)?;
-        let pair = &self.model.leaves[leaf..leaf + 2];
-        (pair[1].first != q).then(|| (pair[0].chunk(), pair[0].width()))
+        let (leaf, l, _) = self.model.leaf_of(q)?;
+        (self.model.leaves[leaf + 1].first != q).then(|| (l.chunk(), l.width()))
     }
 
     /// Where the model expects `q`, without looking at keys.
     pub fn predict(&self, q: K) -> Prediction {
-        let Some(leaf) = self.model.leaf_of(q) else { return Prediction { pos: 0, lo: 0, hi: 0 } };
-        let (l, len) = self.model.leaf(leaf);
+        let Some((_, l, len)) = self.model.leaf_of(q) else {
+            return Prediction { pos: 0, lo: 0, hi: 0 };
+        };
         let (lo, hi) = l.window(l.relative(q), len);
         let start = l.start as usize;
         Prediction { pos: start + lo.midpoint(hi), lo: start + lo, hi: start + hi }
@@ -482,8 +510,8 @@ impl<K: ModelKey> LearnedKeys<K> {
             max_error: model.max_error,
             mean_error: model.mean_error,
             model_bytes: model.leaf_count * size_of::<Leaf<K>>()
-                + model.samples.len() * 2
-                + model.root.as_ref().map_or(0, Root::memory_bytes)
+                + model.samples.len() * size_of::<Samples>()
+                + model.root.memory_bytes()
                 + model.by_position.capacity() * 4,
             key_bytes: model.key_bytes(),
         }

@@ -3,7 +3,8 @@
 //! A table over the leaves' key range in steps of a power of two. It is monotone whatever the keys are.
 //! Where one step holds more than a few leaves, a table of its own, over just their range, hangs below;
 //! where three tables deep that is still so, the leaves are searched. An entry says which leaf is the
-//! last to begin before the step, and how many begin in it.
+//! last to begin before the step, and how many begin in it. It is exact for leaves whose first keys are in order, as
+//! those of every model are.
 
 use super::bits::prefetch;
 use super::key::ModelKey;
@@ -36,15 +37,21 @@ struct Table<K> {
 
 #[derive(Debug, Clone)]
 pub(super) struct Root<K> {
+    /// The first of the tables, over all leaves; its entries are the first.
+    top: Table<K>,
     tables: Vec<Table<K>>,
     entries: Vec<u32>,
 }
 
 impl<K: ModelKey> Root<K> {
-    /// Over the first keys of `leaves`, at least one.
+    /// Over the first keys of `leaves`. Without any, nothing may be looked up.
     pub(super) fn new(leaves: &[Leaf<K>]) -> Self {
-        let mut root = Self { tables: Vec::new(), entries: Vec::new() };
-        root.add(leaves, 0, leaves.len(), 1);
+        let top = Table { min: K::MAX, last: K::default(), shift: 0, offset: 0, leaves: 0 };
+        let mut root = Self { top, tables: Vec::new(), entries: Vec::new() };
+        if !leaves.is_empty() {
+            root.add(leaves, 0, leaves.len(), 1);
+            root.top = root.tables[0];
+        }
         root
     }
 
@@ -92,44 +99,55 @@ impl<K: ModelKey> Root<K> {
     }
 
     #[inline(always)]
-    fn slot(&self, table: &Table<K>, q: K) -> usize {
-        let step = q.saturating_sub(table.min).shr(table.shift).min(table.last);
-        table.offset as usize + step.low() as usize
+    fn step(table: &Table<K>, q: K) -> usize {
+        q.saturating_sub(table.min).shr(table.shift).min(table.last).low() as usize
     }
 
-    /// Where the search for `q` begins; the entry there is asked for.
+    /// The entry where the search for `q` begins.
     #[inline(always)]
-    pub(super) fn begin(&self, q: K) -> u32 {
-        let slot = self.slot(&self.tables[0], q);
-        prefetch(self.entries.as_ptr().wrapping_add(slot));
-        slot as u32
+    pub(super) fn begin(&self, q: K) -> usize {
+        Self::step(&self.top, q)
+    }
+
+    /// Asks for an entry.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, entry: usize) {
+        prefetch(self.entries.as_ptr().wrapping_add(entry));
     }
 
     /// Follows what [`Self::begin`] gave to the first leaf that may hold `q`, and how many more may.
     #[inline(always)]
-    pub(super) fn follow(&self, q: K, slot: u32) -> (usize, usize) {
-        let mut entry = self.entries[slot as usize];
+    pub(super) fn follow(&self, q: K, entry: usize) -> (usize, usize) {
+        let mut entry = self.entries[entry];
         while entry & NESTED != 0 {
             let table = &self.tables[(entry & !NESTED) as usize];
             if table.leaves > 0 {
                 return (table.offset as usize, table.leaves as usize);
             }
-            entry = self.entries[self.slot(table, q)];
+            entry = self.entries[table.offset as usize + Self::step(table, q)];
         }
         ((entry & ((1 << LEAF_BITS) - 1)) as usize, (entry >> LEAF_BITS) as usize)
     }
 
-    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`. Two leaves follow
-    /// the last one of `leaves` at least.
+    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`; and that leaf, and the number of its keys. Three
+    /// leaves follow the last one at least.
     #[inline(always)]
-    pub(super) fn choose(leaves: &[Leaf<K>], q: K, leaf: usize, more: usize) -> usize {
-        if more <= 2 {
-            // Mostly so, and without a branch on which.
-            let next = &leaves[leaf + 1..leaf + 3];
-            let begins = |j: usize| usize::from((more > j) & (next[j].first < q));
-            return leaf + begins(0) + begins(1);
-        }
-        Self::choose_of_many(leaves, q, leaf, more)
+    pub(super) fn choose(
+        leaves: &[Leaf<K>],
+        q: K,
+        leaf: usize,
+        more: usize,
+    ) -> (usize, &Leaf<K>, usize) {
+        let (at, pair) = if more <= 2 {
+            // Mostly so, and without a branch on which. Leaves that begin in later steps are above.
+            let next = &leaves[leaf..leaf + 4];
+            let at = usize::from(next[1].first < q) + usize::from(next[2].first < q);
+            (leaf + at, [&next[at], &next[at + 1]])
+        } else {
+            let at = Self::choose_of_many(leaves, q, leaf, more);
+            (at, [&leaves[at], &leaves[at + 1]])
+        };
+        (at, pair[0], (pair[1].start - pair[0].start) as usize)
     }
 
     /// [`Self::choose`] of three leaves and more.

@@ -6,6 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::chunks::LINE;
+use super::leaf::Samples;
 
 /// Whether the processor has what this module needs.
 pub(super) fn is_supported() -> bool {
@@ -25,7 +26,6 @@ pub(super) struct Group {
     /// Where the leaf's residuals begin.
     pub residuals: *const u8,
     pub width: u32,
-    pub mask: u64,
     pub mantissa: u64,
     pub right: u32,
     pub left: u32,
@@ -33,26 +33,28 @@ pub(super) struct Group {
     pub row: usize,
 }
 
-/// How many of the `valid` rows from `group.row` on, at most `8 * GROUPS` and 32, are below `u`.
+/// Which of the `8 * GROUPS` rows from `group.row` on are below `u`, and which are equal to it, the first one in the lowest bit.
 ///
 /// # Safety
 /// The processor must support this ([`is_supported`]), and 64 bytes from the first residual of each
-/// of the groups on must be readable.
+/// of the groups on must be readable, as must the cache lines that hold residuals of these. With `WHOLE`, the row must be a multiple of eight, or what this gives means nothing.
 #[inline(always)]
-pub(super) unsafe fn count_below<const GROUPS: usize>(
+pub(super) unsafe fn compare<const GROUPS: usize, const WHOLE: bool>(
     group: &Group,
-    valid: usize,
     u: u64,
-) -> usize {
+) -> (u32, u32) {
     // SAFETY: the caller sees to the features and to the memory.
     unsafe {
-        let bit = group.row * group.width as usize;
-        let mut from = group.residuals.add(bit / 8);
+        let width = group.width as usize;
+        let bit = group.row * width;
+        let from = group.residuals.addr() + bit / 8;
         let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
-        let bits = _mm512_add_epi64(
-            _mm512_mullo_epi64(lanes, _mm512_set1_epi64(i64::from(group.width))),
-            _mm512_set1_epi64((bit % 8) as i64),
-        );
+        let mut bits = _mm512_mul_epu32(lanes, _mm512_set1_epi64(i64::from(group.width)));
+        let mut length = GROUPS * width;
+        if !WHOLE {
+            bits = _mm512_add_epi64(bits, _mm512_set1_epi64((bit % 8) as i64));
+            length += usize::from(!bit.is_multiple_of(8));
+        }
         let shifts = _mm512_and_si512(bits, _mm512_set1_epi64(7));
         // Each lane takes the eight bytes from its first one on.
         let bytes = _mm512_add_epi8(
@@ -62,7 +64,7 @@ pub(super) unsafe fn count_below<const GROUPS: usize>(
             ),
             _mm512_set1_epi64(0x0706_0504_0302_0100),
         );
-        let mask = _mm512_set1_epi64(group.mask as i64);
+        let mask = _mm512_set1_epi64(_bzhi_u64(u64::MAX, group.width) as i64);
         let limit = _mm512_set1_epi64(u as i64);
         let (right, left) =
             (_mm_cvtsi32_si128(group.right as i32), _mm_cvtsi32_si128(group.left as i32));
@@ -71,13 +73,16 @@ pub(super) unsafe fn count_below<const GROUPS: usize>(
             _mm512_set1_epi64(group.mantissa.wrapping_mul(group.row as u64) as i64),
         );
         let step = _mm512_set1_epi64((group.mantissa << 3) as i64);
-        let mut below = 0u32;
+        // No cache line is touched in which there is no residual of these: 64 bytes are read from the begin of the line that holds all, or from
+        // the first on; for the second group, those up to the last, unless the first 64 have them.
+        let end = from + length;
+        let first = if from % LINE + length <= LINE { from - from % LINE } else { from };
+        let (mut below, mut equal) = (0, 0);
         for g in 0..GROUPS {
-            // Where the residuals end in the cache line that they begin in, no other one is touched.
-            let offset = from.addr() % LINE;
-            let back = if offset + (group.width as usize) < LINE { offset } else { 0 };
-            let words = _mm512_loadu_si512(from.sub(back).cast());
-            let bytes = _mm512_add_epi8(bytes, _mm512_set1_epi8(back as i8));
+            let base = if g == 0 { first } else { first.max(end - LINE) };
+            let words = _mm512_loadu_si512(group.residuals.with_addr(base).cast());
+            let own = (from + g * width).wrapping_sub(base);
+            let bytes = _mm512_add_epi8(bytes, _mm512_set1_epi8(own as i8));
             let residuals = _mm512_and_si512(
                 _mm512_srlv_epi64(_mm512_permutexvar_epi8(bytes, words), shifts),
                 mask,
@@ -85,26 +90,25 @@ pub(super) unsafe fn count_below<const GROUPS: usize>(
             let keys =
                 _mm512_add_epi64(_mm512_sll_epi64(_mm512_srl_epi64(line, right), left), residuals);
             below |= u32::from(_mm512_cmplt_epu64_mask(keys, limit)) << (8 * g);
+            equal |= u32::from(_mm512_cmpeq_epu64_mask(keys, limit)) << (8 * g);
             line = _mm512_add_epi64(line, step);
-            from = from.add(group.width as usize);
         }
-        _bzhi_u32(below, valid as u32).count_ones() as usize
+        (below, equal)
     }
 }
 
-/// How many of `n` samples, at most 32, are below `sample`, and how many are not above it.
+/// How many of `samples` are below `sample`, and how many are not above it.
 ///
 /// # Safety
-/// The processor must support this ([`is_supported`]), and 64 bytes from `samples` on must be readable.
+/// The processor must support this ([`is_supported`]).
 #[inline(always)]
-pub(super) unsafe fn count_samples(samples: *const u16, n: usize, sample: u16) -> (usize, usize) {
-    // SAFETY: the caller sees to the features and to the memory.
+pub(super) unsafe fn count_samples(samples: &Samples, sample: u16) -> (usize, usize) {
+    // SAFETY: the caller sees to the features; samples are 64 bytes, aligned.
     unsafe {
-        let all = _mm512_loadu_si512(samples.cast());
+        let all = _mm512_load_si512(samples.0.as_ptr().cast());
         let sample = _mm512_set1_epi16(sample as i16);
-        let valid = _bzhi_u32(u32::MAX, n as u32);
-        let below = _mm512_mask_cmplt_epu16_mask(valid, all, sample);
-        let not_above = _mm512_mask_cmple_epu16_mask(valid, all, sample);
+        let below = _mm512_cmplt_epu16_mask(all, sample);
+        let not_above = _mm512_cmple_epu16_mask(all, sample);
         (below.count_ones() as usize, not_above.count_ones() as usize)
     }
 }

@@ -155,7 +155,7 @@ impl SegmentKeys {
     }
 
     /// The chunks that are in memory.
-    pub(super) fn resident(&self) -> impl Iterator<Item = (usize, &Chunk)> {
+    pub(super) fn resident(&self) -> impl Iterator<Item = (usize, Chunk)> {
         let chunks = self.index.chunks();
         (0..chunks.len()).filter_map(|i| chunks.slot(i).map(|chunk| (i, chunk)))
     }
@@ -187,7 +187,7 @@ impl SegmentKeys {
 
     /// Whether a chunk is in memory.
     pub(super) fn has(&self, at: KeyChunk) -> bool {
-        self.index.chunks().slot(at.chunk).is_some()
+        self.index.chunks().has(at.chunk)
     }
 
     /// What tells whether a key may be in its chunk.

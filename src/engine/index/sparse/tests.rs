@@ -228,7 +228,7 @@ fn blocks_come_one_by_one() {
     let keys: Vec<Vec<u8>> = (0..60_000).map(|i| format!("key {i:07}").into_bytes()).collect();
     let whole = SparseKeys::build(keys.iter().map(Vec::as_slice)).unwrap();
     let copy = |index: &SparseKeys, missing: Missing| {
-        index.put(missing.chunk, whole.chunks.slot(missing.chunk).unwrap()).unwrap();
+        index.put(missing.chunk, &whole.chunks.slot(missing.chunk).unwrap()).unwrap();
     };
     for i in (0..60_000).step_by(1_777) {
         for q in [keys[i].clone(), [&keys[i][..], b"x"].concat()] {
