@@ -2,7 +2,7 @@
 
 use super::bits::{Packed, prefetch};
 use super::key::ModelKey;
-use super::leaf::{Found, SAMPLE_ROWS};
+use super::leaf::Found;
 use super::root::Root;
 use super::{LearnedKeys, Missing};
 
@@ -203,11 +203,7 @@ impl<K: ModelKey> LearnedKeys<K> {
     ) -> Result<u32, Missing> {
         let leaf = s.leaf as usize;
         let (l, len) = self.model.leaf(leaf);
-        let (mut lo, mut hi) = (s.lo as usize, s.hi as usize);
-        if SIMD && hi - lo > SAMPLE_ROWS && l.is_slim() {
-            lo = self.halve(leaf, s.u, lo, hi)?;
-            hi = hi.min(lo + SAMPLE_ROWS);
-        }
+        let (lo, hi) = self.at_once::<SIMD>(leaf, l, s.u, s.lo as usize, s.hi as usize)?;
         let view = l.view(Packed(s.residuals), len);
         // SAFETY: the caller sees to it.
         let Found { at, certain, there } = unsafe { view.find::<SIMD>(l, s.u, lo, hi) };

@@ -81,7 +81,8 @@ fn bytes(lines: &[Line], len: usize) -> &[u8] {
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len + PADDING) }
 }
 
-/// A chunk that is in memory, and how often it was used, up to [`MAX_USES`].
+/// A chunk that is in memory, and how often it was used, up to [`MAX_USES`]. Its parts stand here one by one so that a slot of the
+/// table takes half a cache line.
 #[derive(Debug)]
 struct Held {
     lines: Arc<[Line]>,
@@ -90,9 +91,9 @@ struct Held {
 }
 
 impl Held {
-    fn new(chunk: &Chunk, uses: u8) -> Self {
+    fn new(chunk: &Chunk) -> Self {
         let lines = Arc::clone(&chunk.lines);
-        Self { lines, len: chunk.len as u32, uses: AtomicU8::new(uses) }
+        Self { lines, len: chunk.len as u32, uses: AtomicU8::new(0) }
     }
 
     fn chunk(&self) -> Chunk {
@@ -122,7 +123,7 @@ impl Chunks {
     /// Chunks of these lengths, of which none is in memory but those without bytes.
     pub(super) fn new(lengths: &[u32]) -> Self {
         let empty = |length: &u32| match length {
-            0 => OnceLock::from(Held::new(&Chunk::new(&[]), 0)),
+            0 => OnceLock::from(Held::new(&Chunk::new(&[]))),
             _ => OnceLock::new(),
         };
         Self { slots: lengths.iter().map(empty).collect() }
@@ -141,7 +142,7 @@ impl Chunks {
     /// Gives chunk `i`, of the right length, to those who ask.
     pub(super) fn put(&self, i: usize, chunk: &Chunk) {
         // Where two threads bring a chunk, either is as good.
-        let _ = self.slots[i].set(Held::new(chunk, 0));
+        let _ = self.slots[i].set(Held::new(chunk));
     }
 
     /// The bytes of chunk `i` and their padding.

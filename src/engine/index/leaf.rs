@@ -309,7 +309,7 @@ impl<K: ModelKey> Leaf<K> {
         (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows of a leaf without samples that [`LeafView::find`] is to look at for `q`, which is above the first key and whose relative value is `u`: the window,
+    /// The rows of a leaf without samples that [`LeafView::find`] is to look at for `q`, which is not below the first key and whose relative value is `u`: the window,
     /// or with `SIMD` the rows to compare at once, which takes one product. It is off by a row now and then, when the search goes on.
     #[inline(always)]
     pub(super) fn aim<const SIMD: bool>(&self, q: K, u: K, len: usize) -> (usize, usize) {

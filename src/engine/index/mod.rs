@@ -431,18 +431,32 @@ impl<K: ModelKey> LearnedKeys<K> {
     ) -> Result<(K, Found), Missing> {
         let l = *l;
         let u = l.relative(q);
-        let (mut lo, mut hi) = if l.is_sampled() {
+        let (lo, hi) = if l.is_sampled() {
             // SAFETY: the caller sees to it.
             unsafe { l.narrow::<SIMD>(&self.model.samples[leaf], u, len) }
         } else {
             l.aim::<SIMD>(q, u, len)
         };
-        if SIMD && hi - lo > SAMPLE_ROWS && l.is_slim() {
-            lo = self.halve(leaf, u, lo, hi)?;
-            hi = hi.min(lo + SAMPLE_ROWS);
-        }
+        let (lo, hi) = self.at_once::<SIMD>(leaf, &l, u, lo, hi)?;
         // SAFETY: the caller sees to it.
         Ok((u, unsafe { self.view(&l, len)?.find::<SIMD>(&l, u, lo, hi) }))
+    }
+
+    /// Of rows `lo..hi` of leaf `leaf`, which is `l`, those around `u` that [`LeafView::find`](leaf::LeafView::find) can look at.
+    #[inline(always)]
+    fn at_once<const SIMD: bool>(
+        &self,
+        leaf: usize,
+        l: &Leaf<K>,
+        u: K,
+        lo: usize,
+        hi: usize,
+    ) -> Result<(usize, usize), Missing> {
+        if !SIMD || hi - lo <= SAMPLE_ROWS || !l.is_slim() {
+            return Ok((lo, hi));
+        }
+        let lo = self.halve(leaf, u, lo, hi)?;
+        Ok((lo, hi.min(lo + SAMPLE_ROWS)))
     }
 
     /// Of the sampled rows `lo..hi` of leaf `leaf`, the last one whose relative key is below `u`, or `lo`. Apart, as is [`Self::settle`], so

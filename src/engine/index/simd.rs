@@ -37,7 +37,8 @@ pub(super) struct Group {
 ///
 /// # Safety
 /// The processor must support this ([`is_supported`]), and 64 bytes from the first residual of each
-/// of the groups on must be readable, as must the cache lines that hold residuals of these. With `WHOLE`, the row must be a multiple of eight, or what this gives means nothing.
+/// of the groups on must be readable, as must the cache lines that hold residuals of these. With `WHOLE`, the row must be a multiple
+/// of eight, or what this gives means nothing.
 #[inline(always)]
 pub(super) unsafe fn compare<const GROUPS: usize, const WHOLE: bool>(
     group: &Group,
