@@ -1,8 +1,9 @@
 //! Lookups of many keys: stage after stage, each of which asks for the memory of the next.
 
 use super::bits::{Packed, prefetch};
+use super::chunks::LINE;
 use super::key::ModelKey;
-use super::leaf::Found;
+use super::leaf::{Found, SAMPLE_ROWS};
 use super::root::Root;
 use super::{LearnedKeys, Missing};
 
@@ -20,7 +21,7 @@ struct Search<'a, K> {
     /// The rows where the answer is, ends included. Before the leaf is known, `hi` is how many more it may be.
     lo: u32,
     hi: u32,
-    /// What is looked for, relative to the leaf.
+    /// How far what is looked for is above the leaf's first key; after the fourth stage, its relative value.
     u: K,
     /// The chunk of the leaf.
     residuals: &'a [u8],
@@ -29,7 +30,7 @@ struct Search<'a, K> {
 impl<K: ModelKey> LearnedKeys<K> {
     /// [`Self::find`] of every key of `q`, in any order, into `out`, and into `found` where it is not empty.
     ///
-    /// A lookup waits for memory up to four times: for its entry in the root, its leaf, samples and residuals. Groups of keys follow
+    /// A lookup waits for memory up to four times: for its entry in the root, the first keys of leaves, its leaf and residuals. Groups of keys follow
     /// each other through these stages, so that what one waits for comes while the others compute.
     ///
     /// # Errors
@@ -98,7 +99,8 @@ impl<K: ModelKey> LearnedKeys<K> {
             let at = |stage: usize| step.checked_sub(stage).filter(|group| *group < groups);
             if let Some(group) = at(0) {
                 for (s, q) in searches[group % STAGES].iter_mut().zip(keys(group)) {
-                    let entry = root.begin(*q);
+                    // A key below all is at 0, as the first one is.
+                    let entry = root.begin((*q).max(self.model.min));
                     root.prefetch(entry);
                     s.leaf = entry as u32;
                 }
@@ -110,7 +112,8 @@ impl<K: ModelKey> LearnedKeys<K> {
             }
             if let Some(group) = at(2) {
                 for (s, q) in searches[group % STAGES].iter_mut().zip(keys(group)) {
-                    self.choose::<SIMD>(s, *q);
+                    // SAFETY: the caller sees to it.
+                    unsafe { self.choose::<SIMD>(s, *q) };
                 }
             }
             if let Some(group) = at(3) {
@@ -144,49 +147,45 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// From the entry of the root to the leaves that it may be.
     #[inline(always)]
     fn follow(&self, root: &Root<K>, s: &mut Search<'_, K>, q: K) {
-        let model = &*self.model;
         let (leaf, more) = root.follow(q, s.leaf as usize);
-        prefetch(model.leaves.as_ptr().wrapping_add(leaf));
-        prefetch(model.leaves.as_ptr().wrapping_add(leaf + 2));
-        if more > 2 {
-            prefetch(model.leaves.as_ptr().wrapping_add(leaf + 4));
-            prefetch(model.leaves.as_ptr().wrapping_add(leaf + more));
-        }
+        let firsts = self.model.firsts.as_ptr().wrapping_add(leaf);
+        prefetch(firsts);
+        prefetch(firsts.wrapping_add(more.max(LINE / K::BYTES)));
         (s.leaf, s.hi) = (leaf as u32, more as u32);
     }
 
-    /// The leaf, and where it has no samples the rows.
+    /// The leaf.
+    ///
+    /// # Safety
+    /// As [`Self::batch_in`].
     #[inline(always)]
-    fn choose<const SIMD: bool>(&self, s: &mut Search<'_, K>, q: K) {
+    unsafe fn choose<const SIMD: bool>(&self, s: &mut Search<'_, K>, q: K) {
         let model = &*self.model;
-        let (leaf, l, len) = Root::choose(&model.leaves, q, s.leaf as usize, s.hi as usize);
+        // SAFETY: the caller sees to it.
+        let (leaf, first) =
+            unsafe { Root::choose::<SIMD>(&model.firsts, q, s.leaf as usize, s.hi as usize) };
+        prefetch(model.leaves.as_ptr().wrapping_add(leaf));
         s.leaf = leaf as u32;
-        // A key below all is at 0, as the first one is.
-        let q = q.max(model.min);
-        s.u = l.relative(q);
-        if l.is_sampled() {
-            prefetch(model.samples.as_ptr().wrapping_add(leaf));
-            return;
-        }
-        let (lo, hi) = l.aim::<SIMD>(q, s.u, len);
-        (s.lo, s.hi) = (lo as u32, hi as u32);
+        s.u = q.saturating_sub(first);
     }
 
-    /// The rows, where it has samples; asks for their residuals.
+    /// The rows; asks for their residuals.
     ///
     /// # Safety
     /// As [`Self::batch_in`].
     #[inline(always)]
     unsafe fn narrow<'a, const SIMD: bool>(&'a self, s: &mut Search<'a, K>) -> Result<(), Missing> {
-        let model = &*self.model;
-        let (l, len) = model.leaf(s.leaf as usize);
-        if l.is_sampled() {
-            // SAFETY: the caller sees to it.
-            let (lo, hi) = unsafe { l.narrow::<SIMD>(&model.samples[s.leaf as usize], s.u, len) };
-            (s.lo, s.hi) = (lo as u32, hi as u32);
-        }
+        let l = &self.model.leaves[s.leaf as usize];
+        let u = l.relative(s.u);
+        // SAFETY: the caller sees to it.
+        let (lo, hi) = match unsafe { l.rows::<K, SIMD>(s.u, u) } {
+            Ok(rows) => rows,
+            // All of them are asked for, and halved in the next stage.
+            Err(rows) => (rows.start, rows.end),
+        };
         s.residuals = self.chunks.get(l.chunk())?;
-        l.prefetch(Packed(s.residuals), s.lo as usize, s.hi as usize);
+        l.prefetch(Packed(s.residuals), lo, hi);
+        (s.u, s.lo, s.hi) = (u, lo as u32, hi as u32);
         Ok(())
     }
 
@@ -202,16 +201,20 @@ impl<K: ModelKey> LearnedKeys<K> {
         found: Option<&mut bool>,
     ) -> Result<u32, Missing> {
         let leaf = s.leaf as usize;
-        let (l, len) = self.model.leaf(leaf);
-        let (lo, hi) = self.at_once::<SIMD>(leaf, l, s.u, s.lo as usize, s.hi as usize)?;
-        let view = l.view(Packed(s.residuals), len);
+        let l = &self.model.leaves[leaf];
+        let (mut lo, mut hi) = (s.lo as usize, s.hi as usize);
+        if hi - lo > SAMPLE_ROWS && l.is_sampled::<K>() {
+            (lo, hi) = self.halve(leaf, s.u, lo..hi)?;
+        }
+        let view = l.view(Packed(s.residuals));
         // SAFETY: the caller sees to it.
-        let Found { at, certain, there } = unsafe { view.find::<SIMD>(l, s.u, lo, hi) };
+        let Found { at, certain, there } =
+            self.position(l, unsafe { view.find::<SIMD>(l, s.u, lo, hi) });
         if certain {
             if let Some(found) = found {
                 *found = there && q >= self.model.min;
             }
-            return Ok(l.start + at as u32);
+            return Ok(at as u32);
         }
         let position = self.settle(leaf, s.u, at)?;
         if let Some(found) = found {

@@ -9,7 +9,9 @@ use super::bits::{NARROW, Packer, usable_width};
 use super::chunks::CHUNK_BYTES;
 use super::filter::{BuiltFilters, FilterBuilder};
 use super::key::ModelKey;
-use super::leaf::{Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, Samples, bias, is_sampled};
+use super::leaf::{
+    Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, stored_rows,
+};
 #[cfg(target_arch = "x86_64")]
 use super::simd;
 use super::{LearnedKeys, Model};
@@ -35,9 +37,9 @@ struct Fit {
 }
 
 impl Fit {
-    /// Bits of leaf, its share of the root, residuals, and samples, which take one for each key.
+    /// Bits of leaf, its share of the root, and residuals.
     fn cost(&self) -> usize {
-        LEAF_COST + self.len * (self.width as usize + usize::from(self.is_sampled()))
+        LEAF_COST + self.len * self.width as usize
     }
 
     fn is_sampled(&self) -> bool {
@@ -46,7 +48,7 @@ impl Fit {
 
     /// Bytes of its residuals: whole words.
     fn bytes(&self) -> usize {
-        (self.len * self.width as usize).div_ceil(64) * 8
+        (stored_rows(self.len, self.is_sampled()) * self.width as usize).div_ceil(64) * 8
     }
 
     /// Whether a leaf may be so.
@@ -67,9 +69,9 @@ pub struct Builder<K> {
     /// Keys that are not trained on yet, below [`MAX_LEAF`] of them.
     pending: Vec<K>,
     len: usize,
-    leaves: Vec<Leaf<K>>,
-    /// Of each leaf up to the last that has any.
-    samples: Vec<Samples>,
+    /// First keys of the leaves.
+    firsts: Vec<K>,
+    leaves: Vec<Leaf>,
     packer: Packer,
     /// Lengths of the chunks that are complete. The first is for leaves without residuals: it is empty.
     lengths: Vec<u32>,
@@ -85,8 +87,8 @@ impl<K: ModelKey> Default for Builder<K> {
         Self {
             pending: Vec::new(),
             len: 0,
+            firsts: Vec::new(),
             leaves: Vec::new(),
-            samples: Vec::new(),
             packer: Packer::default(),
             lengths: vec![0],
             complete: vec![Vec::new()],
@@ -151,8 +153,8 @@ impl<K: ModelKey> Builder<K> {
         let max_error = self.max_error.ceil() as usize;
         let model = Model::assemble(
             self.len,
+            self.firsts,
             self.leaves,
-            self.samples,
             self.lengths,
             max_error,
             mean_error,
@@ -186,26 +188,15 @@ impl<K: ModelKey> Builder<K> {
         }
         let data = match fit.width {
             0 => 0,
-            _ => Leaf::<K>::data(self.lengths.len(), self.packer.words()),
+            _ => Leaf::data(self.lengths.len(), self.packer.words()),
         };
         if let Some(filters) = &mut self.filters {
             filters.add_numbers(keys, fit.width);
         }
         let errors = fit.pack(keys, &mut self.packer);
-        let span = keys[fit.len - 1].sub(keys[0]).bit_len();
-        let leaf = Leaf {
-            first: keys[0],
-            meta: Leaf::<K>::meta(fit.line, fit.width, fit.bias, span),
-            start: (self.len + fit.start) as u32,
-            data,
-            derived: 0,
-        };
-        let leaf = leaf.derive(fit.len);
-        if leaf.is_sampled() {
-            self.samples.resize(self.leaves.len(), Samples::NONE);
-            self.samples.push(leaf.samples(keys));
-        }
-        self.leaves.push(leaf);
+        let start = (self.len + fit.start) as u32;
+        self.firsts.push(keys[0]);
+        self.leaves.push(Leaf::new(keys, fit.line, fit.width, fit.bias, start, data));
         self.max_error = self.max_error.max(fit.window() / 2.0);
         self.error_sum += errors;
     }
@@ -288,7 +279,8 @@ impl Fit {
         if self.width == 0 {
             return 0.0;
         }
-        let origin = keys[0].sub(bias(u64::from(self.bias), self.width));
+        let origin = keys[0].sub(bias(self.bias, self.width));
+        let stored = stored_rows(self.len, self.is_sampled());
         // Dropping low bits of wide residuals keeps the sum of 2^16 distances within 64 bits.
         let drop = self.width.saturating_sub(40);
         let mut sum = 0;
@@ -297,7 +289,9 @@ impl Fit {
             for (i, piece) in keys.chunks(PIECE).enumerate() {
                 let out = &mut buffer[..piece.len()];
                 sum += residuals(piece, origin, self.line, i * PIECE, self.width, out);
-                packer.append(self.width, out);
+                let end = PIECE.min(stored - i * PIECE);
+                buffer[piece.len()..end].fill(u64::mask(self.width));
+                packer.append(self.width, &buffer[..end]);
             }
         } else {
             let middle = 1i64 << (self.width - drop - 1);
@@ -308,7 +302,8 @@ impl Fit {
                 sum += (residual.shr(drop).low() as i64 - middle).unsigned_abs();
                 residual.to_u128()
             });
-            packer.append_wide(self.width, residuals);
+            let rest = std::iter::repeat_n(K::mask(self.width).to_u128(), stored - self.len);
+            packer.append_wide(self.width, residuals.chain(rest));
         }
         packer.end_leaf();
         let rows = sum as f64 * 2f64.powi(drop as i32) / self.line.slope();
@@ -407,7 +402,7 @@ fn fit<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
         } else {
             below.low() << (8 - width)
         };
-        if steps < 256 && above <= K::mask(width).saturating_sub(bias(steps, width)) {
+        if steps < 256 && above <= K::mask(width).saturating_sub(bias(steps as u8, width)) {
             return Fit { line, width, bias: steps as u8, start, len };
         }
         width = usable_width(width + 1, K::BITS);

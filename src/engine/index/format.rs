@@ -2,39 +2,39 @@
 
 use super::bits::usable_width;
 use super::key::ModelKey;
-use super::leaf::{Leaf, MAX_LEAF, MAX_SAMPLED, Samples, samples};
-use super::root::MAX_LEAVES;
-use super::{LearnedKeys, Model, SENTINELS};
+use super::leaf::{HINTS, Leaf, SAMPLE_ROWS};
+use super::root::{MAX_LEAVES, SENTINELS};
+use super::{LearnedKeys, Model};
 use crate::engine::error::{Error, Result};
 
 const MAGIC: [u8; 4] = *b"OLRN";
-const VERSION: u16 = 3;
-/// Bytes before the first leaf.
+const VERSION: u16 = 4;
+/// Bytes before the first keys.
 const HEADER: usize = 32;
+/// Bytes of a leaf.
+const LEAF: usize = size_of::<Leaf>();
 
 impl<K: ModelKey> LearnedKeys<K> {
     /// Appends the model, in the format that [`Self::decode_from`] reads. Chunks are stored beside it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let model = &*self.model;
-        out.reserve(HEADER + model.leaf_count * Leaf::<K>::BYTES);
+        out.reserve(HEADER + model.leaves.len() * (K::BYTES + LEAF));
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&(K::BYTES as u16).to_le_bytes());
         out.extend_from_slice(&(model.len as u32).to_le_bytes());
-        out.extend_from_slice(&(model.leaf_count as u32).to_le_bytes());
+        out.extend_from_slice(&(model.leaves.len() as u32).to_le_bytes());
         out.extend_from_slice(&(model.max_error as u64).to_le_bytes());
         out.extend_from_slice(&model.mean_error.to_bits().to_le_bytes());
-        for leaf in &model.leaves[..model.leaf_count] {
-            out.extend_from_slice(&leaf.first.to_u128().to_le_bytes()[..K::BYTES]);
-            out.extend_from_slice(&leaf.meta.to_le_bytes());
+        for first in &model.firsts[..model.leaves.len()] {
+            out.extend_from_slice(&first.to_u128().to_le_bytes()[..K::BYTES]);
+        }
+        for leaf in &model.leaves {
             out.extend_from_slice(&leaf.start.to_le_bytes());
             out.extend_from_slice(&leaf.data.to_le_bytes());
-        }
-        for (i, own) in model.samples.iter().enumerate() {
-            let (leaf, len) = model.leaf(i);
-            if leaf.is_sampled() {
-                out.extend(own.0[..samples(len)].iter().flat_map(|sample| sample.to_le_bytes()));
-            }
+            out.extend_from_slice(&leaf.mantissa.to_le_bytes());
+            out.extend_from_slice(&[leaf.exponent, leaf.width, leaf.bias, leaf.kind]);
+            out.extend_from_slice(&leaf.hints);
         }
     }
 
@@ -63,81 +63,75 @@ impl<K: ModelKey> LearnedKeys<K> {
         let max_error = input.u64()? as usize;
         let mean_error = f64::from_bits(input.u64()?);
         // Sizes are compared with what is there before anything is allocated.
-        if leaf_count as u64 * Leaf::<K>::BYTES as u64 > input.0.len() as u64 {
-            return Err(corrupt("it is shorter than its leaves"));
+        if leaf_count as u64 * (K::BYTES + LEAF) as u64 != input.0.len() as u64 {
+            return Err(corrupt("its length is not that of its leaves"));
         }
         if leaf_count > MAX_LEAVES || (leaf_count == 0) != (len == 0) {
             return Err(corrupt(format!("{leaf_count} leaves for {len} keys")));
         }
-        let mut leaves = Vec::with_capacity(leaf_count + SENTINELS);
+        let mut firsts = Vec::with_capacity(leaf_count + SENTINELS);
         for _ in 0..leaf_count {
             let mut first = [0; 16];
             first[..K::BYTES].copy_from_slice(input.take(K::BYTES)?);
-            leaves.push(Leaf {
-                first: K::from_u128(u128::from_le_bytes(first)),
-                meta: input.u64()?,
-                start: input.u32()?,
-                data: input.u32()?,
-                derived: 0,
-            });
+            firsts.push(K::from_u128(u128::from_le_bytes(first)));
         }
-        check_leaves(&leaves, len, chunk_lengths)?;
-        let mut all = Vec::new();
-        for i in 0..leaf_count {
-            let end = leaves.get(i + 1).map_or(len, |next| next.start as usize);
-            let own = end - leaves[i].start as usize;
-            leaves[i] = leaves[i].derive(own);
-            if leaves[i].is_sampled() {
-                let mut samples = Samples::NONE;
-                for sample in &mut samples.0[..self::samples(own)] {
-                    *sample = input.u16()?;
-                }
-                all.resize(i, Samples::NONE);
-                all.push(samples);
-            }
+        if let Some(i) = firsts.windows(2).position(|pair| pair[1] < pair[0]) {
+            return Err(corrupt(format!("leaf {} has a first key below the one before it", i + 1)));
         }
-        if !input.0.is_empty() {
-            return Err(corrupt("its length is not that of its leaves and their samples"));
+        let mut leaves = Vec::with_capacity(leaf_count);
+        for _ in 0..leaf_count {
+            let (start, data, mantissa) = (input.u32()?, input.u32()?, input.u32()?);
+            let [exponent, width, bias, kind] = input.array()?;
+            let hints = input.array::<HINTS>()?;
+            leaves.push(Leaf { start, data, mantissa, exponent, width, bias, kind, hints });
         }
+        check_leaves::<K>(&leaves, len, chunk_lengths)?;
         let lengths = chunk_lengths.to_vec();
-        let model = Model::assemble(len, leaves, all, lengths, max_error, mean_error);
+        let model = Model::assemble(len, firsts, leaves, lengths, max_error, mean_error);
         Ok(Self::new(model))
     }
 }
 
 /// Checks that the leaves divide positions `0..len` in order, and that the residuals of each lie within
 /// their chunk: what the reads of residuals rely on.
-fn check_leaves<K: ModelKey>(leaves: &[Leaf<K>], len: usize, chunk_lengths: &[u32]) -> Result<()> {
+fn check_leaves<K: ModelKey>(leaves: &[Leaf], len: usize, chunk_lengths: &[u32]) -> Result<()> {
     let bad = |i: usize, what: &str| Err(corrupt(format!("leaf {i} {what}")));
     // Where every lookup may read without asking.
     if chunk_lengths.first() != Some(&0) {
         return Err(corrupt("its first chunk is not the empty one"));
     }
+    let mut start = 0;
     for (i, leaf) in leaves.iter().enumerate() {
-        let next = leaves.get(i + 1);
-        let start = leaf.start as usize;
-        let end = next.map_or(len, |n| n.start as usize);
-        if (i == 0 && start != 0) || end <= start || end - start > MAX_LEAF {
+        if leaf.start as usize != start {
             return bad(i, "does not begin where the one before it ends");
         }
-        if next.is_some_and(|n| n.first < leaf.first) {
-            return bad(i + 1, "has a first key below the one before it");
+        start += leaf.len::<K>();
+        let is_last = i + 1 == leaves.len();
+        if leaf.is_sampled::<K>() && !is_last && !leaf.len::<K>().is_multiple_of(SAMPLE_ROWS) {
+            return bad(i, "ends within a group of rows");
         }
-        if leaf.is_sampled() && end - start > MAX_SAMPLED {
-            return bad(i, "has more samples than a leaf can");
+        if leaf.is_sampled::<K>() && leaf.sample_count() > (leaf.len::<K>() - 1) / SAMPLE_ROWS {
+            return bad(i, "has more samples than groups of rows");
         }
         let width = leaf.width();
         if width > K::BITS || usable_width(width, K::BITS) != width {
             return bad(i, "has residuals of a width that is not in use");
         }
-        if leaf.line().shifts().1 >= K::BITS {
-            return bad(i, "has a line too steep for its keys");
+        if !leaf.is_of::<K>() {
+            return bad(i, "is of a kind that such keys do not have");
         }
-        let own = ((end - start) as u64 * u64::from(width)).div_ceil(64);
+        let (right, left) = leaf.line().shifts();
+        if right >= u64::BITS || left >= K::BITS {
+            return bad(i, "has a line too steep for its keys, or too flat");
+        }
+        let own = (leaf.stored_rows::<K>() as u64 * u64::from(width)).div_ceil(64);
         let room = chunk_lengths.get(leaf.chunk()).map(|bytes| u64::from(bytes / 8));
         if room.is_none_or(|words| leaf.word() as u64 + own > words) {
             return bad(i, "has residuals outside its chunk");
         }
+    }
+    if start != len {
+        return Err(corrupt(format!("its leaves have {start} keys instead of {len}")));
     }
     Ok(())
 }

@@ -1,15 +1,19 @@
 //! One leaf: a line through a run of keys, and how far each key lies off it.
 
+use std::ops::Range;
+
 use super::bits::{NARROW, Packed};
 use super::chunks::CHUNK_BYTES;
 use super::key::ModelKey;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{self, Group};
 
-/// Longest leaf, in keys. Lines are exact integers because `mantissa * MAX_LEAF < 2^64`.
+/// Longest leaf, in keys.
 pub(super) const MAX_LEAF: usize = 1 << 16;
-/// Bits of a line's mantissa.
-const MANTISSA: u32 = 36;
+/// Bits of a line's mantissa. A line's value at any row of a leaf has 64 bits at most before it is shifted.
+const MANTISSA: u32 = 32;
+/// Added to the exponent of lines that are shifted to the left.
+const LEFT: u32 = 128;
 /// Bits that name a word of a chunk.
 const WORD_BITS: u32 = (CHUNK_BYTES / 8).ilog2();
 /// Rows from one sample of a leaf to the next.
@@ -17,21 +21,35 @@ pub(super) const SAMPLE_ROWS: usize = 16;
 /// Keys of a leaf with samples at most: they are compared all at once.
 pub(super) const MAX_SAMPLED: usize = SAMPLE_ROWS * LANES;
 /// Samples of a leaf, and one more that none has.
-const LANES: usize = 32;
-/// Reach of leaves with a wider window than 16 rows, which have samples.
-const SAMPLED: u32 = 2;
-/// Added to the reach of leaves of 128-bit keys that span less than 2^62 and have narrow residuals:
-/// they are searched as leaves of 64-bit keys are.
-const SLIM: u32 = 8;
-/// Bits that the keys of such a leaf span at most.
+pub(super) const LANES: usize = 32;
+/// Bits of a sample.
+pub(super) const SAMPLE_BITS: u32 = 12;
+/// A sample that a leaf does not have. All others are below it.
+const NO_SAMPLE: u16 = (1 << SAMPLE_BITS) - 1;
+/// Bytes of a leaf's hints.
+pub(super) const HINTS: usize = LANES * SAMPLE_BITS as usize / 8;
+/// Bits that the keys of a leaf span at most that is searched in 64 bits though keys have 128.
 pub(super) const SLIM_BITS: u32 = 62;
+
+/// What a search of a leaf begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The line: 8 rows hold any window of the leaf, one row before and one after it.
+    Rows8 = 0,
+    /// The line: 16 rows do.
+    Rows16 = 1,
+    /// Samples. The bits of a relative key that they leave out are the argument.
+    Sampled = 2,
+    /// Keys or residuals do not fit 64 bits. Samples where the argument is not 0: they leave out twice as many bits.
+    Wide = 3,
+}
 
 /// A line in integers: its value at `i` is `mantissa * i * 2^-exponent`, rounded down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
-    /// At most 36 bits.
+    /// At most 32 bits.
     pub mantissa: u64,
-    /// 0..64 shifts right by that much, 64 and more shifts left by `exponent - 64`.
+    /// 0..64 shifts right by that much, 128 and more shifts left by `exponent - 128`.
     pub exponent: u8,
 }
 
@@ -47,15 +65,16 @@ impl Line {
             return Self::FLAT;
         }
         let mantissa = ((bits & ((1 << 52) - 1)) | 1 << 52) >> (53 - MANTISSA);
-        let exponent = if right >= 0 { right } else { 64 - right };
+        let exponent = if right >= 0 { right } else { LEFT as i32 - right };
         Self { mantissa, exponent: exponent as u8 }
     }
 
     /// Shifts to the right and to the left; one of them is 0.
     #[inline(always)]
     pub(super) fn shifts(self) -> (u32, u32) {
-        let e = u32::from(self.exponent);
-        if e < 64 { (e, 0) } else { (0, e - 64) }
+        // All bits, where it is shifted to the left.
+        let left = (self.exponent as i8 >> 7) as u8;
+        (u32::from(self.exponent & !left), u32::from(self.exponent & left & !(LEFT as u8)))
     }
 
     /// Its value at `i`.
@@ -74,35 +93,29 @@ impl Line {
     }
 }
 
-/// Keys `start..` up to the start of the next leaf. Key `start + i` is
-/// `first + line(i) + residual(i) - bias`, with the residuals in `width` bits each from word `data` on.
+/// Keys `start..start + len`. Key `start + i` is `first + line(i) + residual(i) - bias`, with the residuals in
+/// `width` bits each from word `data` on; the first keys of all leaves lie together elsewhere. A cache line:
+/// with its first key, it is all that a search needs to know which residuals to read.
 #[derive(Debug, Clone, Copy)]
-#[repr(C, align(32))]
-pub(super) struct Leaf<K> {
-    /// Its first key. Leaves are found by it.
-    pub first: K,
-    /// From the low end: exponent (8 bits), width (8), bias in 256ths of `2^width` (8), reach (4),
-    /// mantissa (36). A reach of `r` below 2 says that `8 << r` rows hold any window of the leaf, one
-    /// row before and one after it; 2 that the leaf has samples.
-    /// 8 is added for keys of 128 bits that span less than 62 and have residuals of 56 at most.
-    pub meta: u64,
+#[repr(C, align(64))]
+pub(super) struct Leaf {
     /// Position of its first key.
     pub start: u32,
     /// Where its residuals begin: chunk, and word of 8 bytes in it (12 bits). All lie in that chunk.
     pub data: u32,
-    /// Not stored. With samples, the bits of a key that they leave out (8 bits), and above that the bias, if keys and residuals fit 64 bits;
-    /// without, two floats: rows per key of its line, and above that the row to begin at for its first key. Of 32 bits each.
-    pub derived: u64,
-}
-
-/// The samples of one leaf: high bits of the relative keys of every [`SAMPLE_ROWS`]th row but the first; a cache line. Behind the last
-/// one, all bits are set.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Samples(pub [u16; LANES]);
-
-impl Samples {
-    pub(super) const NONE: Self = Self([u16::MAX; LANES]);
+    /// Of its [`Line`], as the exponent.
+    pub mantissa: u32,
+    pub exponent: u8,
+    /// Bits of a residual.
+    pub width: u8,
+    /// In 256ths of `2^width`.
+    pub bias: u8,
+    /// Its [`Kind`], in the lowest two bits, and the kind's argument.
+    pub kind: u8,
+    /// With samples: high bits of the relative keys of every [`SAMPLE_ROWS`]th row but the first, of 12 bits each;
+    /// those behind the last one have all bits set; in place of one more, the number of keys less one. Without: two floats, rows per
+    /// key of the line and the row to begin at for the first key; in the last two bytes the number of keys less one.
+    pub hints: [u8; HINTS],
 }
 
 /// Where a search of a leaf ended.
@@ -116,93 +129,182 @@ pub(super) struct Found {
     pub there: bool,
 }
 
-impl<K: ModelKey> Leaf<K> {
-    /// Bytes of a leaf on disk; in memory it is what is derived longer, and aligned.
-    pub(super) const BYTES: usize = K::BYTES + 16;
+impl Leaf {
+    /// Where its hints are, in bytes.
+    pub(super) const HINTS_AT: usize = std::mem::offset_of!(Self, hints);
 
-    /// `span` is the bits that its keys span.
-    pub(super) fn meta(line: Line, width: u32, bias: u8, span: u32) -> u64 {
-        let reach = reach(line, width);
-        let slim = K::BITS > 64 && span <= SLIM_BITS && width <= NARROW;
-        let reach = if slim { reach | SLIM } else { reach };
-        line.mantissa << 28
-            | u64::from(reach) << 24
-            | u64::from(bias) << 16
-            | u64::from(width) << 8
-            | u64::from(line.exponent)
+    /// The leaf of `keys`, the first of which is at `start`; `line` and `width` hold all of them.
+    pub(super) fn new<K: ModelKey>(
+        keys: &[K],
+        line: Line,
+        width: u32,
+        bias: u8,
+        start: u32,
+        data: u32,
+    ) -> Self {
+        let len = keys.len();
+        // No key lies further from the line than that.
+        let top = line.at::<K>(len - 1).saturating_add(K::mask(width));
+        let mut cut = top.bit_len().saturating_sub(SAMPLE_BITS);
+        cut += u32::from(top.shr(cut).low() >= u64::from(NO_SAMPLE));
+        let is_sampled = is_sampled(line, width);
+        let span = keys[len - 1].sub(keys[0]).bit_len();
+        let is_slim = K::BITS == 64 || span <= SLIM_BITS && width <= NARROW;
+        let (kind, argument) = match (is_slim, is_sampled) {
+            (true, true) => (Kind::Sampled, cut),
+            (true, false) if reach(line, width) <= 8.0 => (Kind::Rows8, 0),
+            (true, false) => (Kind::Rows16, 0),
+            (false, true) => (Kind::Wide, cut.div_ceil(2).max(1)),
+            (false, false) => (Kind::Wide, 0),
+        };
+        let kind = kind as u8 | (argument as u8) << 2;
+        let (mantissa, exponent) = (line.mantissa as u32, line.exponent);
+        let (width, hints) = (width as u8, [0; HINTS]);
+        let mut leaf = Self { start, data, mantissa, exponent, width, bias, kind, hints };
+        if is_sampled {
+            let mut samples = [NO_SAMPLE; LANES];
+            for (sample, row) in samples.iter_mut().zip((1..=(len - 1) / SAMPLE_ROWS).map(|i| i * SAMPLE_ROWS)) {
+                *sample = leaf.sample(leaf.relative(keys[row].sub(keys[0])));
+            }
+            samples[LANES - 1] = len as u16 - 1;
+            leaf.set_samples(&samples);
+        } else {
+            let (rows, before) = match line.slope() {
+                // All keys are equal, and what is looked for is greater.
+                0.0 => (0.0, MAX_LEAF as f32),
+                slope => {
+                    let below = leaf.bias::<K>().to_f64() - K::mask(leaf.width()).to_f64();
+                    (slope.recip() as f32, (below / slope - 1.0) as f32)
+                }
+            };
+            leaf.hints[..4].copy_from_slice(&rows.to_le_bytes());
+            leaf.hints[4..8].copy_from_slice(&before.to_le_bytes());
+            leaf.hints[HINTS - 2..].copy_from_slice(&((len - 1) as u16).to_le_bytes());
+        }
+        leaf
+    }
+
+    /// Number of its keys.
+    #[inline(always)]
+    pub(super) fn len<K: ModelKey>(&self) -> usize {
+        let last = u16::from_le_bytes([self.hints[HINTS - 2], self.hints[HINTS - 1]]);
+        usize::from(if self.is_sampled::<K>() { last >> (16 - SAMPLE_BITS) } else { last }) + 1
+    }
+
+    /// Rows that residuals are stored of: with samples, whole groups of [`SAMPLE_ROWS`]. Those after the last key have all bits set.
+    pub(super) fn stored_rows<K: ModelKey>(&self) -> usize {
+        stored_rows(self.len::<K>(), self.is_sampled::<K>())
+    }
+
+    #[inline(always)]
+    fn is(&self, kind: Kind) -> bool {
+        self.kind & 3 == kind as u8
+    }
+
+    #[inline(always)]
+    fn argument(&self) -> u32 {
+        u32::from(self.kind >> 2)
     }
 
     /// Whether it has samples.
     #[inline(always)]
-    pub(super) fn is_sampled(&self) -> bool {
-        self.reach() >= SAMPLED
+    pub(super) fn is_sampled<K: ModelKey>(&self) -> bool {
+        // Of 64-bit keys there is no other kind with this bit.
+        self.kind & Kind::Sampled as u8 != 0 && (K::BITS == 64 || self.kind != Kind::Wide as u8)
     }
 
-    /// Derives what is not stored, of a leaf of `len` keys.
-    pub(super) fn derive(mut self, len: usize) -> Self {
-        self.derived = if self.is_sampled() {
-            // No key lies further from the line than that.
-            let top = self.line().at::<K>(len - 1).saturating_add(K::mask(self.width()));
-            let bias = if self.is_slim() { self.bias().low() } else { 0 };
-            bias << 8 | u64::from(top.bit_len().saturating_sub(u16::BITS))
-        } else {
-            let (rows, before) = match self.line().slope() {
-                // All keys are equal, and what is looked for is greater.
-                0.0 => (0.0, MAX_LEAF as f32),
-                slope => {
-                    let below = self.bias().to_f64() - K::mask(self.width()).to_f64();
-                    (slope.recip() as f32, (below / slope - 1.0) as f32)
-                }
-            };
-            u64::from(before.to_bits()) << 32 | u64::from(rows.to_bits())
-        };
-        self
+    /// Whether a leaf of such keys may be of this kind.
+    pub(super) fn is_of<K: ModelKey>(&self) -> bool {
+        let is_wide = self.is(Kind::Wide);
+        if K::BITS == 64 { !is_wide } else { is_wide || u32::from(self.width) <= NARROW }
     }
 
-    /// The samples of `keys`, its keys, if it has any.
-    pub(super) fn samples(&self, keys: &[K]) -> Samples {
-        let mut samples = Samples::NONE;
-        for (sample, row) in samples.0.iter_mut().zip(sampled_rows(keys.len())) {
-            *sample = self.sample(self.relative(keys[row]));
-        }
-        samples
-    }
-
-    /// The sample of a key or of what is looked for, in the terms of [`LeafView::relative`].
+    /// Whether relative keys and residuals fit 64 bits.
     #[inline(always)]
-    fn sample(&self, u: K) -> u16 {
-        u.shr(self.derived as u8 as u32).clamp64().min(u64::from(u16::MAX)) as u16
+    pub(super) fn is_slim<K: ModelKey>(&self) -> bool {
+        K::BITS == 64 || !self.is(Kind::Wide)
     }
 
-    /// The rows of a leaf with samples that [`LeafView::find`] is to look at for `u`: those between two samples; where one is equal to that of
-    /// `u`, the rows around it; where several are, all from the sample before to the one after them. The first row whose relative key is `>= u`
-    /// is one of them or the one after them, and the first of them is below `u`, unless it is the leaf's first or there was but one equal.
+    /// The sample of a relative key or of what is looked for.
+    #[inline(always)]
+    fn sample<K: ModelKey>(&self, u: K) -> u16 {
+        let cut = if self.is_slim::<K>() { self.argument() } else { self.argument() * 2 };
+        u.shr(cut).clamp64().min(u64::from(NO_SAMPLE - 1)) as u16
+    }
+
+    /// The samples, and the number of keys less one.
+    pub(super) fn samples(&self) -> [u16; LANES] {
+        let word = |byte: usize| u16::from_le_bytes([self.hints[byte], self.hints[byte + 1]]);
+        std::array::from_fn(|i| match i % 2 {
+            0 => word(i / 2 * 3) & NO_SAMPLE,
+            _ => word(i / 2 * 3 + 1) >> (16 - SAMPLE_BITS),
+        })
+    }
+
+    /// How many samples there are.
+    pub(super) fn sample_count(&self) -> usize {
+        self.samples()[..LANES - 1].iter().filter(|sample| **sample != NO_SAMPLE).count()
+    }
+
+    /// Stores what [`Self::samples`] gives.
+    pub(super) fn set_samples(&mut self, samples: &[u16; LANES]) {
+        for (bytes, [even, odd]) in self.hints.as_chunks_mut::<3>().0.iter_mut().zip(samples.as_chunks().0) {
+            *bytes = [*even as u8, (even >> 8 | odd << 4) as u8, (odd >> 4) as u8];
+        }
+    }
+
+    /// The first of [`SAMPLE_ROWS`] rows of a leaf with samples that [`LeafView::find`] is to look at for `u`: those between two samples or, where
+    /// one is equal to that of `u`, around it. Where several are equal, the answer is in none or in one of the rows from the sample before to
+    /// the one after them, which are the error. The first row whose relative key is `>= u` is among these rows or the one after them, and the first
+    /// of them is below `u`, unless it is the leaf's first or there was but one equal. They may go beyond the last key as far as there are stored rows.
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
     #[inline(always)]
-    pub(super) unsafe fn narrow<const SIMD: bool>(
+    pub(super) unsafe fn narrow<K: ModelKey, const SIMD: bool>(
         &self,
-        samples: &Samples,
         u: K,
-        len: usize,
-    ) -> (usize, usize) {
+    ) -> Result<usize, Range<usize>> {
         let sample = self.sample(u);
         #[cfg(target_arch = "x86_64")]
         let counts = if SIMD {
             // SAFETY: the caller sees to it.
-            unsafe { simd::count_samples(samples, sample) }
+            unsafe { simd::count_samples(self, sample) }
         } else {
-            count(&samples.0, sample)
+            self.count(sample)
         };
         #[cfg(not(target_arch = "x86_64"))]
-        let counts = count(&samples.0, sample);
+        let counts = self.count(sample);
         let (below, not_above) = counts;
         if not_above > below + 1 {
-            return ((below * SAMPLE_ROWS).min(len), ((not_above + 1) * SAMPLE_ROWS).min(len));
+            return Err(below * SAMPLE_ROWS..(not_above + 1) * SAMPLE_ROWS);
         }
-        let lo = ((below + not_above) * (SAMPLE_ROWS / 2)).min(len);
-        (lo, (lo + SAMPLE_ROWS).min(len))
+        Ok((below + not_above) * (SAMPLE_ROWS / 2))
+    }
+
+    /// The rows that [`LeafView::find`] is to look at for what lies `distance` above the first key and has the relative value `u`, ends included; or as
+    /// [`Self::narrow`] an error.
+    ///
+    /// # Safety
+    /// As [`Self::narrow`].
+    #[inline(always)]
+    pub(super) unsafe fn rows<K: ModelKey, const SIMD: bool>(
+        &self,
+        distance: K,
+        u: K,
+    ) -> Result<(usize, usize), Range<usize>> {
+        if self.is_sampled::<K>() {
+            // SAFETY: the caller sees to it.
+            let lo = unsafe { self.narrow::<K, SIMD>(u) }?;
+            return Ok((lo, lo + SAMPLE_ROWS));
+        }
+        Ok(self.aim::<K, SIMD>(distance, u))
+    }
+
+    /// How many samples are below `sample`, and how many are not above it.
+    fn count(&self, sample: u16) -> (usize, usize) {
+        let samples = &self.samples()[..LANES - 1];
+        (samples.partition_point(|s| *s < sample), samples.partition_point(|s| *s <= sample))
     }
 
     /// The place of residuals that begin at word `word` of chunk `chunk`.
@@ -228,62 +330,41 @@ impl<K: ModelKey> Leaf<K> {
 
     #[inline(always)]
     pub(super) fn line(&self) -> Line {
-        Line { mantissa: self.meta >> 28, exponent: self.meta as u8 }
-    }
-
-    #[inline(always)]
-    fn reach(&self) -> u32 {
-        (self.meta >> 24) as u32 & 7
-    }
-
-    /// Whether relative keys and residuals fit 64 bits.
-    #[inline(always)]
-    pub(super) fn is_slim(&self) -> bool {
-        K::BITS == 64 || (self.meta >> 24) as u32 & SLIM != 0 && self.width() <= NARROW
+        Line { mantissa: u64::from(self.mantissa), exponent: self.exponent }
     }
 
     #[inline(always)]
     pub(super) fn width(&self) -> u32 {
-        u32::from((self.meta >> 8) as u8)
+        u32::from(self.width)
     }
 
     #[inline(always)]
-    pub(super) fn bias(&self) -> K {
-        bias::<K>(self.meta >> 16, self.width())
+    pub(super) fn bias<K: ModelKey>(&self) -> K {
+        bias::<K>(self.bias, self.width())
     }
 
-    /// What the line needs to decode keys, taken apart once.
+    /// What decoding keys needs, taken apart once.
     #[inline(always)]
-    pub(super) fn view<'a>(&self, packed: Packed<'a>, len: usize) -> LeafView<'a, K> {
-        let (right, left) = self.line().shifts();
-        let width = self.width();
-        LeafView {
-            packed,
-            byte: self.word() * 8,
-            mantissa: self.meta >> 28,
-            right,
-            left,
-            width,
-            mask: K::mask(width),
-            len,
+    pub(super) fn view<'a, K: ModelKey>(&self, packed: Packed<'a>) -> LeafView<'a, K> {
+        let (mantissa, (right, left)) = (u64::from(self.mantissa), self.line().shifts());
+        let (byte, width) = (self.word() * 8, self.width());
+        LeafView { packed, byte, mantissa, right, left, width, mask: K::mask(width) }
+    }
+
+    /// Key `i` of the leaf, whose first key is `first` and whose view this is.
+    #[inline(always)]
+    pub(super) fn key<K: ModelKey>(&self, first: K, view: &LeafView<'_, K>, i: usize) -> K {
+        first.sub(self.bias()).add(view.relative(i))
+    }
+
+    /// What lies `distance` above the first key, in the terms of [`LeafView::relative`].
+    #[inline(always)]
+    pub(super) fn relative<K: ModelKey>(&self, distance: K) -> K {
+        if self.is_slim::<K>() {
+            // Its bias fits 64 bits.
+            return distance.saturating_add(K::from_u64(self.bias::<u64>()));
         }
-    }
-
-    /// Key `i` of the leaf, whose view this is.
-    #[inline(always)]
-    pub(super) fn key(&self, view: &LeafView<'_, K>, i: usize) -> K {
-        self.first.sub(self.bias()).add(view.relative(i))
-    }
-
-    /// `q` in the terms of [`LeafView::relative`].
-    #[inline(always)]
-    pub(super) fn relative(&self, q: K) -> K {
-        let bias = if self.is_sampled() && self.is_slim() {
-            K::from_u64(self.derived >> 8)
-        } else {
-            self.bias()
-        };
-        q.sub(self.first).saturating_add(bias)
+        distance.saturating_add(self.bias())
     }
 
     /// Asks the processor for the cache lines of rows `lo..hi`, a few at most.
@@ -300,8 +381,8 @@ impl<K: ModelKey> Leaf<K> {
     /// lower and the floor plus one of the upper quotient hold the rounding of the division, whose
     /// error is far below one row.
     #[inline(always)]
-    pub(super) fn window(&self, u: K, len: usize) -> (usize, usize) {
-        let line = self.line();
+    pub(super) fn window<K: ModelKey>(&self, u: K) -> (usize, usize) {
+        let (line, len) = (self.line(), self.len::<K>());
         if line.mantissa == 0 {
             return (0, len);
         }
@@ -309,56 +390,42 @@ impl<K: ModelKey> Leaf<K> {
         (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows of a leaf without samples that [`LeafView::find`] is to look at for `q`, which is not below the first key and whose relative value is `u`: the window,
-    /// or with `SIMD` the rows to compare at once, which takes one product. It is off by a row now and then, when the search goes on.
+    /// The rows of a leaf without samples that [`LeafView::find`] is to look at for what lies `distance` above the first key and has
+    /// the relative value `u`: the window, or with `SIMD` the rows to compare at once, which takes one product. It is off by a row now
+    /// and then, when the search goes on.
     #[inline(always)]
-    pub(super) fn aim<const SIMD: bool>(&self, q: K, u: K, len: usize) -> (usize, usize) {
-        if !SIMD || !self.is_slim() {
-            return self.window(u, len);
+    pub(super) fn aim<K: ModelKey, const SIMD: bool>(&self, distance: K, u: K) -> (usize, usize) {
+        if !SIMD || !self.is_slim::<K>() {
+            return self.window(u);
         }
-        let rows = f32::from_bits(self.derived as u32);
-        let before = f32::from_bits((self.derived >> 32) as u32);
-        let at = q.sub(self.first).clamp64() as f32 * rows + before;
+        let [a, b, c, d, e, f, g, h, ..] = self.hints;
+        let (rows, before) = (f32::from_le_bytes([a, b, c, d]), f32::from_le_bytes([e, f, g, h]));
+        let at = distance.clamp64() as f32 * rows + before;
         let at = if at > 0.0 { at.min(MAX_LEAF as f32) } else { 0.0 };
+        let len = self.len::<K>();
         // SAFETY: it is a number of 0 to `MAX_LEAF`.
         let at = (unsafe { at.to_int_unchecked::<i32>() } as usize).min(len);
-        (at, (at + (8 << (self.reach() & 1))).min(len))
+        (at, (at + (8 << (self.kind & 1))).min(len))
     }
 }
 
-/// See [`Leaf::meta`].
-pub(super) fn reach(line: Line, width: u32) -> u32 {
-    // Floor of the lower end, floor plus one of the upper, a row before and one after.
-    let rows = if width == 0 && line.mantissa == 0 {
-        0.0
-    } else {
-        2f64.powi(width as i32) / line.slope() + 4.0
-    };
-    match rows {
-        ..=8.0 => 0,
-        ..=16.0 => 1,
-        _ => SAMPLED,
+/// Rows that a window of such a leaf takes at most, one row before and one after it included.
+pub(super) fn reach(line: Line, width: u32) -> f64 {
+    if width == 0 && line.mantissa == 0 {
+        return 0.0;
     }
+    // Floor of the lower end, floor plus one of the upper, a row before and one after.
+    2f64.powi(width as i32) / line.slope() + 4.0
 }
 
 /// Whether leaves of such a line have samples.
 pub(super) fn is_sampled(line: Line, width: u32) -> bool {
-    reach(line, width) >= SAMPLED
+    reach(line, width) > 16.0
 }
 
-/// Samples of a leaf of `len` keys that has some.
-pub(super) fn samples(len: usize) -> usize {
-    (len - 1) / SAMPLE_ROWS
-}
-
-/// The rows of these samples.
-fn sampled_rows(len: usize) -> impl Iterator<Item = usize> {
-    (1..=samples(len)).map(|i| i * SAMPLE_ROWS)
-}
-
-/// How many of `samples` are below `sample`, and how many are not above it.
-fn count(samples: &[u16; LANES], sample: u16) -> (usize, usize) {
-    (samples.partition_point(|s| *s < sample), samples.partition_point(|s| *s <= sample))
+/// Rows that residuals are stored of in a leaf of `len` keys.
+pub(super) fn stored_rows(len: usize, is_sampled: bool) -> usize {
+    if is_sampled { len.next_multiple_of(SAMPLE_ROWS) } else { len }
 }
 
 /// The row where a line of slope `slope` reaches `x`, rounded down, or `len`.
@@ -377,9 +444,9 @@ fn row<K: ModelKey>(x: K, slope: f64, len: usize) -> usize {
 
 /// `bias` 256ths of `2^width`.
 #[inline(always)]
-pub(super) fn bias<K: ModelKey>(bias: u64, width: u32) -> K {
+pub(super) fn bias<K: ModelKey>(bias: u8, width: u32) -> K {
     // Residuals as wide as keys have no bias, so that nothing is lost above.
-    K::from_u64(bias & 255).shl(width).shr(8)
+    K::from_u64(u64::from(bias)).shl(width).shr(8)
 }
 
 /// A leaf's residuals and line, ready to decode.
@@ -392,7 +459,6 @@ pub(super) struct LeafView<'a, K> {
     left: u32,
     width: u32,
     mask: K,
-    len: usize,
 }
 
 impl<'a, K: ModelKey> LeafView<'a, K> {
@@ -404,7 +470,6 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
     /// Key `i` of the leaf less `first - bias`.
     #[inline(always)]
     pub(super) fn relative(&self, i: usize) -> K {
-        debug_assert!(i < self.len);
         let line = K::from_u64(self.mantissa.wrapping_mul(i as u64) >> self.right).shl(self.left);
         // SAFETY: `i` is below the leaf's length, and building and reading check that the residuals
         // of a leaf's whole length lie within the packed words.
@@ -434,19 +499,21 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
     #[inline(always)]
     pub(super) unsafe fn find<const SIMD: bool>(
         &self,
-        leaf: &Leaf<K>,
+        leaf: &Leaf,
         u: K,
         lo: usize,
         hi: usize,
     ) -> Found {
         #[cfg(target_arch = "x86_64")]
-        if SIMD && leaf.is_slim() {
+        if SIMD && leaf.is_slim::<K>() {
             // SAFETY: as above.
-            return unsafe { self.find_simd(leaf, u, lo, hi) };
+            return unsafe { self.find_simd(leaf, u.clamp64(), lo, hi) };
         }
+        let len = leaf.len::<K>();
+        let (lo, hi) = (lo.min(len), hi.min(len));
         let at = self.lower_bound(u, lo, hi);
         // Inside the window, the search has compared the keys around the answer.
-        let certain = at < self.len
+        let certain = at < len
             && (at > lo || at == 0 || self.relative(at - 1) < u)
             && (at < hi || self.relative(at) >= u);
         Found { at, certain, there: certain && self.relative(at) == u }
@@ -455,34 +522,36 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
     /// Compares all rows at once: where the answer lies among them, it is verified, and there was no branch on a key.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn find_simd(&self, leaf: &Leaf<K>, u: K, lo: usize, hi: usize) -> Found {
-        debug_assert!(lo <= self.len && hi - lo <= SAMPLE_ROWS);
+    unsafe fn find_simd(&self, leaf: &Leaf, u: u64, lo: usize, hi: usize) -> Found {
         debug_assert!(
             self.byte + lo * self.width as usize / 8 + super::bits::PADDING <= self.packed.0.len()
         );
         let group = Group {
             residuals: self.packed.at(self.byte),
             width: self.width,
-            mantissa: self.mantissa,
+            // A product modulo 2^64 is the same, and rows need one shift less.
+            mantissa: self.mantissa << self.left,
             right: self.right,
-            left: self.left,
             row: lo,
         };
         // SAFETY: residuals are of 64 bits at most. The first group begins at a row of the leaf or at its end, so within the words or at
-        // their end; two groups of at most 64 bytes on are within the padding. Of leaves with samples, `narrow` gives multiples of eight, but
-        // for their ends, where nothing is compared.
-        let (below, equal) = unsafe {
-            let u = u.clamp64();
-            if leaf.is_sampled() {
-                simd::compare::<2, true>(&group, u)
-            } else if leaf.reach() == 1 {
-                simd::compare::<2, false>(&group, u)
+        // their end; two groups of at most 64 bytes on are within the padding. Of leaves with samples, `narrow` gives multiples of eight.
+        let (below, equal, rows) = unsafe {
+            if leaf.is_sampled::<u64>() {
+                debug_assert_eq!(hi - lo, SAMPLE_ROWS);
+                // Those after the last key count as keys above it.
+                let (below, equal) = simd::compare_whole(&group, u);
+                (below, equal, SAMPLE_ROWS)
             } else {
-                simd::compare::<1, false>(&group, u)
+                let (below, equal) = if leaf.is(Kind::Rows16) {
+                    simd::compare::<2>(&group, u)
+                } else {
+                    simd::compare::<1>(&group, u)
+                };
+                (below & !(u32::MAX << (hi - lo)), equal, hi - lo)
             }
         };
-        let rows = hi - lo;
-        let count = (below & !(u32::MAX << rows)).count_ones() as usize;
+        let count = below.count_ones() as usize;
         let certain = count < rows && (count > 0 || lo == 0);
         Found { at: lo + count, certain, there: equal >> count & 1 != 0 }
     }
@@ -500,12 +569,13 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         base
     }
 
-    /// First row whose relative key is `>= u`, searched from row `at` in steps that double.
-    pub(super) fn settle(&self, u: K, at: usize) -> usize {
+    /// First row of `len` whose relative key is `>= u`, searched from row `at` in steps that double.
+    pub(super) fn settle(&self, u: K, at: usize, len: usize) -> usize {
+        let at = at.min(len);
         if at > 0 && self.relative(at - 1) >= u {
             self.gallop_down(u, at)
         } else {
-            self.gallop_up(u, at)
+            self.gallop_up(u, at, len)
         }
     }
 
@@ -520,12 +590,12 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         self.lower_bound(u, lo, hi)
     }
 
-    fn gallop_up(&self, u: K, mut lo: usize) -> usize {
+    fn gallop_up(&self, u: K, mut lo: usize, len: usize) -> usize {
         let mut step = 1;
         let mut hi = lo;
-        while hi < self.len && self.relative(hi) < u {
+        while hi < len && self.relative(hi) < u {
             lo = hi + 1;
-            hi = (hi + step).min(self.len);
+            hi = (hi + step).min(len);
             step *= 2;
         }
         self.lower_bound(u, lo.min(hi), hi)

@@ -34,32 +34,38 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0..4 | `OLRN` |
-//! | 4..6 | format version, 3 |
+//! | 4..6 | format version, 4 |
 //! | 6..8 | `K` |
 //! | 8..12 | number of keys, *n* |
 //! | 12..16 | number of leaves, *m*; 0 only if *n* is |
 //! | 16..24 | largest error of the model, in rows |
 //! | 24..32 | its mean error over all keys, in rows, a float of 64 bits |
-//! | then *m* times `K` + 16 | leaves, in the order of their keys |
-//! | to the end | samples, of leaf after leaf, 2 bytes each |
+//! | then *m* times `K` | first keys of the leaves, ascending |
+//! | then *m* times 64 | the leaves |
 //!
 //! A leaf:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0..`K` | its first key |
-//! | `K`..`K`+8 | from the lowest bit: exponent *e* (8 bits), residual width *b* (8), bias *c* (8), reach (4), mantissa *s* (36) |
-//! | `K`+8..`K`+12 | position of its first key; that of the next leaf, or *n*, ends it; 65,536 keys at most |
-//! | `K`+12..`K`+16 | where its residuals are: chunk (20 bits), and the word of it where they begin (12) |
+//! | 0..8 | from the lowest bit: exponent *e* (8 bits), residual width *b* (8), bias *c* (8), kind (2), argument *a* (6), mantissa *s* (32) |
+//! | 8..12 | position of its first key |
+//! | 12..16 | where its residuals are: chunk (20 bits), and the word of it where they begin (12) |
+//! | 16..64 | hints |
 //!
 //! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of keys.
-//! line(*i*) is *s* × *i* >> *e* where *e* is below 64 and *s* × *i* << (*e* − 64) else. residual(*i*) is the
+//! line(*i*) is *s* × *i* >> *e* where *e* is below 64 and *s* × *i* << (*e* − 128) where it is 128 or more. residual(*i*) is the
 //! *b* bits from bit *b* × *i* on from the leaf's first word; *b* is at most 56, or 120 for `u128`, or all bits
-//! of a key. Reach is 0 or 1, or 2 in leaves that have samples (8 is added to it in some of `u128`: see `leaf.rs`). The root
-//! is not stored, it is rebuilt from the leaves' first keys.
+//! of a key. The root is not stored, it is rebuilt from the first keys.
 //!
-//! A leaf with samples has 512 keys at most and a sample of each 16th, without the first: line(*i*) + residual(*i*), of which as many low
-//! bits are left out as the largest value that line and residual can have together has bits above 16.
+//! A leaf of kind 2, or of kind 3 where *a* is not 0, has samples: its hints are 32 numbers of 12 bits. It has 512 keys at most. The last number is
+//! how many, less one; those before are samples of its 16th key, 32nd and so on, counted from 0: line(*i*) + residual(*i*) without the lowest *a* bits, or 2*a* in kind 3. Those that the
+//! leaf is too short for have all bits set, and no other has. It stores residuals of whole groups of 16 keys; those beyond its last key have all bits set; only the last
+//! leaf has such.
+//!
+//! Other leaves have kind 0 or 1, where 8 or 16 rows hold any key that is looked for and a row before and after it, or kind 3, where that many
+//! do in 128 bits. The hints of kind 0 and 1 are two floats of 32 bits, rows per key of the line and the row to begin at for the first key.
+//! The last two bytes say how many keys there are, less one; 65,536 at most. Kind 3 is for `u128`, keys that span more than 62 bits or have residuals
+//! of more than 56.
 //!
 //! A chunk is whole words of residuals, of leaf after leaf, 32 KiB at most. Chunk 0 has none: it is where the
 //! leaves lie that need none. Where chunks are and how long is told by the file around them, which has the
@@ -83,19 +89,17 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::bits::{Packed, prefetch};
+use self::bits::Packed;
 pub use self::chunks::{Chunk, Chunks, Missing};
 pub use self::filter::{BuiltFilters, Filters, Probe, hash_bytes, hash_number};
 pub use self::fit::Builder;
 pub use self::key::ModelKey;
-use self::leaf::{Found, Leaf, LeafView, SAMPLE_ROWS, Samples};
-use self::root::Root;
+use self::leaf::{Found, Leaf, LeafView, SAMPLE_ROWS};
+use self::root::{Root, SENTINELS};
 pub use self::sparse::{SparseBuilder, SparseKeys};
 
 /// Positions from which the leaf of a position is looked up.
 const STRIDE: usize = 4096;
-/// Leaves after the last one, so that looking a little ahead needs no check.
-const SENTINELS: usize = 3;
 
 /// Where the model expects a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +121,7 @@ pub struct ModelStats {
     pub max_error: usize,
     /// Mean of that distance over all keys.
     pub mean_error: f64,
-    /// Bytes of root and leaves.
+    /// Bytes of root and leaves, first keys included.
     pub model_bytes: usize,
     /// Bytes of the packed residuals, which with the leaves are the keys.
     pub key_bytes: usize,
@@ -135,13 +139,11 @@ pub struct LearnedKeys<K> {
 #[derive(Debug, Clone)]
 struct Model<K> {
     len: usize,
-    /// Number of leaves, without the sentinels.
-    leaf_count: usize,
     /// First key; the largest of all where there is none, so that every lookup ends at once.
     min: K,
-    leaves: Vec<Leaf<K>>,
-    /// Of each leaf, if any has some.
-    samples: Vec<Samples>,
+    /// First keys of the leaves, and the largest key [`SENTINELS`] times.
+    firsts: Vec<K>,
+    leaves: Vec<Leaf>,
     root: Root<K>,
     /// Leaf of every [`STRIDE`]th position.
     by_position: Vec<u32>,
@@ -158,36 +160,28 @@ impl<K: ModelKey> Model<K> {
     /// Completes what is stored with what is derived from it.
     fn assemble(
         len: usize,
-        mut leaves: Vec<Leaf<K>>,
-        mut samples: Vec<Samples>,
+        mut firsts: Vec<K>,
+        leaves: Vec<Leaf>,
         chunk_lengths: Vec<u32>,
         max_error: usize,
         mean_error: f64,
     ) -> Self {
-        let leaf_count = leaves.len();
-        let root = Root::new(&leaves);
+        let root = Root::new(&firsts);
         let mut by_position = Vec::with_capacity(len.div_ceil(STRIDE));
         let mut leaf = 0;
         for position in (0..len).step_by(STRIDE) {
-            while leaf + 1 < leaf_count && leaves[leaf + 1].start as usize <= position {
+            while leaf + 1 < leaves.len() && leaves[leaf + 1].start as usize <= position {
                 leaf += 1;
             }
             by_position.push(leaf as u32);
         }
-        let min = leaves.first().map_or(K::MAX, |l| l.first);
-        let end = Leaf { first: K::MAX, meta: 0, start: len as u32, data: 0, derived: 0 };
-        leaves.resize(leaf_count + SENTINELS, end);
-        leaves.shrink_to_fit();
-        if !samples.is_empty() {
-            samples.resize(leaf_count, Samples::NONE);
-        }
-        samples.shrink_to_fit();
+        let min = firsts.first().copied().unwrap_or(K::MAX);
+        firsts.resize(leaves.len() + SENTINELS, K::MAX);
         Self {
             len,
-            leaf_count,
             min,
+            firsts,
             leaves,
-            samples,
             root,
             by_position,
             chunk_lengths,
@@ -198,27 +192,19 @@ impl<K: ModelKey> Model<K> {
         }
     }
 
-    /// Leaf `leaf` and the number of its keys.
+    /// The last leaf whose first key is below `q`, and how far `q` is above it; `None` where no key is below.
+    ///
+    /// # Safety
+    /// With `SIMD`, the processor must support [`simd`].
     #[inline(always)]
-    fn leaf(&self, leaf: usize) -> (&Leaf<K>, usize) {
-        let pair = &self.leaves[leaf..leaf + 2];
-        (&pair[0], (pair[1].start - pair[0].start) as usize)
-    }
-
-    /// The last leaf whose first key is below `q`, and the number of its keys; `None` where no key is.
-    #[inline(always)]
-    fn leaf_of(&self, q: K) -> Option<(usize, &Leaf<K>, usize)> {
+    unsafe fn leaf_of<const SIMD: bool>(&self, q: K) -> Option<(usize, K)> {
         if q <= self.min {
             return None;
         }
         let (leaf, more) = self.root.follow(q, self.root.begin(q));
-        if !self.samples.is_empty() {
-            // They come together with the leaf.
-            let samples = self.samples.as_ptr().wrapping_add(leaf);
-            prefetch(samples);
-            prefetch(samples.wrapping_add(more));
-        }
-        Some(Root::choose(&self.leaves, q, leaf, more))
+        // SAFETY: the caller sees to it.
+        let (leaf, first) = unsafe { Root::choose::<SIMD>(&self.firsts, q, leaf, more) };
+        Some((leaf, q.sub(first)))
     }
 
     /// The leaf that holds position `i`.
@@ -226,7 +212,7 @@ impl<K: ModelKey> Model<K> {
         let from = self.by_position[i / STRIDE] as usize;
         let to = match self.by_position.get(i / STRIDE + 1) {
             Some(&next) => next as usize + 1,
-            None => self.leaf_count,
+            None => self.leaves.len(),
         };
         from + self.leaves[from..to].partition_point(|l| l.start as usize <= i) - 1
     }
@@ -239,8 +225,8 @@ impl<K: ModelKey> Model<K> {
     /// Memory held, in bytes.
     fn memory_bytes(&self) -> usize {
         size_of::<Self>()
-            + self.leaves.capacity() * size_of::<Leaf<K>>()
-            + self.samples.capacity() * size_of::<Samples>()
+            + self.firsts.capacity() * K::BYTES
+            + self.leaves.capacity() * size_of::<Leaf>()
             + self.root.memory_bytes()
             + self.by_position.capacity() * 4
             + self.chunk_lengths.capacity() * 4
@@ -320,8 +306,9 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// If `i` is not below [`Self::len`].
     pub fn get(&self, i: usize) -> Result<K, Missing> {
         assert!(i < self.len(), "position {i} of {} keys", self.len());
-        let (l, len) = self.model.leaf(self.model.leaf_of_position(i));
-        Ok(l.key(&self.view(l, len)?, i - l.start as usize))
+        let leaf = self.model.leaf_of_position(i);
+        let l = &self.model.leaves[leaf];
+        Ok(l.key(self.model.firsts[leaf], &self.view(l)?, i - l.start as usize))
     }
 
     /// Appends the keys at `range` to `out`. Where a chunk is missing, those before it are appended.
@@ -337,11 +324,11 @@ impl<K: ModelKey> LearnedKeys<K> {
         let mut leaf = self.model.leaf_of_position(range.start);
         let mut at = range.start;
         while at < range.end {
-            let (l, len) = self.model.leaf(leaf);
+            let l = &self.model.leaves[leaf];
             let start = l.start as usize;
-            let end = range.end.min(start + len);
-            let view = self.view(l, len)?;
-            let origin = l.first.sub(l.bias());
+            let end = range.end.min(start + l.len::<K>());
+            let view = self.view(l)?;
+            let origin = self.model.firsts[leaf].sub(l.bias());
             out.extend((at - start..end - start).map(|i| origin.add(view.relative(i))));
             at = end;
             leaf += 1;
@@ -395,29 +382,31 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// As [`Self::search`].
     #[inline(always)]
     unsafe fn lower_bound_in<const SIMD: bool>(&self, q: K) -> Result<usize, Missing> {
-        let Some((leaf, l, len)) = self.model.leaf_of(q) else { return Ok(0) };
         // SAFETY: the caller sees to it.
-        let (u, Found { at, certain, .. }) = unsafe { self.search::<SIMD>(leaf, l, len, q) }?;
-        if certain { Ok(l.start as usize + at) } else { self.settle(leaf, u, at) }
+        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<SIMD>(q) }) else { return Ok(0) };
+        // SAFETY: as above.
+        let (u, Found { at, certain, .. }) = unsafe { self.search::<SIMD>(leaf, distance) }?;
+        if certain { Ok(at) } else { self.settle(leaf, u, at) }
     }
 
     /// # Safety
     /// As [`Self::search`].
     #[inline(always)]
     unsafe fn find_in<const SIMD: bool>(&self, q: K) -> Result<(usize, bool), Missing> {
-        let Some((leaf, l, len)) = self.model.leaf_of(q) else {
+        // SAFETY: the caller sees to it.
+        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<SIMD>(q) }) else {
             return Ok((0, q == self.model.min && !self.is_empty()));
         };
-        // SAFETY: the caller sees to it.
-        let (u, Found { at, certain, there }) = unsafe { self.search::<SIMD>(leaf, l, len, q) }?;
+        // SAFETY: as above.
+        let (u, Found { at, certain, there }) = unsafe { self.search::<SIMD>(leaf, distance) }?;
         if certain {
-            return Ok((l.start as usize + at, there));
+            return Ok((at, there));
         }
         let position = self.settle(leaf, u, at)?;
         Ok((position, self.is_at(leaf, q, position)?))
     }
 
-    /// Searches leaf `leaf`, which is `l` of `len` keys, for `q`, and says what this is relative to the leaf.
+    /// Searches leaf `leaf` for what lies `distance` above its first key. Gives its relative value as well; what is found is a position.
     ///
     /// # Safety
     /// See [`LeafView::find`](leaf::LeafView::find).
@@ -425,72 +414,66 @@ impl<K: ModelKey> LearnedKeys<K> {
     unsafe fn search<const SIMD: bool>(
         &self,
         leaf: usize,
-        l: &Leaf<K>,
-        len: usize,
-        q: K,
+        distance: K,
     ) -> Result<(K, Found), Missing> {
-        let l = *l;
-        let u = l.relative(q);
-        let (lo, hi) = if l.is_sampled() {
-            // SAFETY: the caller sees to it.
-            unsafe { l.narrow::<SIMD>(&self.model.samples[leaf], u, len) }
-        } else {
-            l.aim::<SIMD>(q, u, len)
-        };
-        let (lo, hi) = self.at_once::<SIMD>(leaf, &l, u, lo, hi)?;
+        let l = &self.model.leaves[leaf];
+        let u = l.relative(distance);
         // SAFETY: the caller sees to it.
-        Ok((u, unsafe { self.view(&l, len)?.find::<SIMD>(&l, u, lo, hi) }))
+        let (lo, hi) = match unsafe { l.rows::<K, SIMD>(distance, u) } {
+            Ok(rows) => rows,
+            Err(rows) => self.halve(leaf, u, rows)?,
+        };
+        // SAFETY: as above.
+        let found = unsafe { self.view(l)?.find::<SIMD>(l, u, lo, hi) };
+        Ok((u, self.position(l, found)))
     }
 
-    /// Of rows `lo..hi` of leaf `leaf`, which is `l`, those around `u` that [`LeafView::find`](leaf::LeafView::find) can look at.
+    /// What was found in leaf `l`, with the position in place of the row.
     #[inline(always)]
-    fn at_once<const SIMD: bool>(
-        &self,
-        leaf: usize,
-        l: &Leaf<K>,
-        u: K,
-        lo: usize,
-        hi: usize,
-    ) -> Result<(usize, usize), Missing> {
-        if !SIMD || hi - lo <= SAMPLE_ROWS || !l.is_slim() {
-            return Ok((lo, hi));
-        }
-        let lo = self.halve(leaf, u, lo, hi)?;
-        Ok((lo, hi.min(lo + SAMPLE_ROWS)))
+    fn position(&self, l: &Leaf, found: Found) -> Found {
+        let at = l.start as usize + found.at;
+        // The last leaf may store residuals of more rows than it has keys.
+        Found { at: at.min(self.model.len), there: found.there && at < self.model.len, ..found }
     }
 
-    /// Of the sampled rows `lo..hi` of leaf `leaf`, the last one whose relative key is below `u`, or `lo`. Apart, as is [`Self::settle`], so
-    /// that the search has the registers for itself.
+    /// Of rows `rows` of leaf `leaf`, which has samples, those around `u` that [`LeafView::find`](leaf::LeafView::find) can look at. Apart, as
+    /// is [`Self::settle`], so that the search has the registers for itself.
+    #[cold]
     #[inline(never)]
-    fn halve(&self, leaf: usize, u: K, lo: usize, hi: usize) -> Result<usize, Missing> {
-        let (l, len) = self.model.leaf(leaf);
-        let view = self.view(l, len)?;
-        l.prefetch(view.packed(), lo, hi);
-        Ok(view.halve(u, lo, hi))
+    fn halve(&self, leaf: usize, u: K, rows: Range<usize>) -> Result<(usize, usize), Missing> {
+        let l = &self.model.leaves[leaf];
+        let view = self.view(l)?;
+        let hi = rows.end.min(l.len::<K>());
+        l.prefetch(view.packed(), rows.start, hi);
+        let lo = view.halve(u, rows.start, hi);
+        Ok((lo, lo + SAMPLE_ROWS))
     }
 
-    /// Goes on from row `at` of leaf `leaf` with a search for `u` that may not be over there. This is rare.
+    /// Goes on from position `at`, in leaf `leaf` or after its end, with a search for `u` that may not be over there. This is rare.
+    #[cold]
     #[inline(never)]
     fn settle(&self, leaf: usize, u: K, at: usize) -> Result<usize, Missing> {
-        let (l, len) = self.model.leaf(leaf);
-        Ok(l.start as usize + self.view(l, len)?.settle(u, at))
+        let l = &self.model.leaves[leaf];
+        let start = l.start as usize;
+        Ok(start + self.view(l)?.settle(u, at - start, l.len::<K>()))
     }
 
     /// Whether the key at a position of leaf `leaf`, or the first one of the next, is `q`.
+    #[cold]
     #[inline(never)]
     fn is_at(&self, leaf: usize, q: K, position: usize) -> Result<bool, Missing> {
-        let (l, len) = self.model.leaf(leaf);
+        let l = &self.model.leaves[leaf];
         let row = position - l.start as usize;
-        if row < len {
-            return Ok(l.key(&self.view(l, len)?, row) == q);
+        if row < l.len::<K>() {
+            return Ok(l.key(self.model.firsts[leaf], &self.view(l)?, row) == q);
         }
-        Ok(leaf + 1 < self.model.leaf_count && self.model.leaves[leaf + 1].first == q)
+        Ok(leaf + 1 < self.model.leaves.len() && self.model.firsts[leaf + 1] == q)
     }
 
-    /// The residuals of leaf `l` of `len` keys.
+    /// The residuals of leaf `l`.
     #[inline(always)]
-    fn view(&self, l: &Leaf<K>, len: usize) -> Result<LeafView<'_, K>, Missing> {
-        Ok(l.view(Packed(self.chunks.get(l.chunk())?), len))
+    fn view(&self, l: &Leaf) -> Result<LeafView<'_, K>, Missing> {
+        Ok(l.view(Packed(self.chunks.get(l.chunk())?)))
     }
 
     /// Position of the first key that is `> q`, or [`Self::len`].
@@ -502,16 +485,20 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// The chunk that has `q`, if any has, and the bits that a key takes there. `None` where the model knows by
     /// itself whether there is such a key.
     pub fn chunk_of(&self, q: K) -> Option<(usize, u32)> {
-        let (leaf, l, _) = self.model.leaf_of(q)?;
-        (self.model.leaves[leaf + 1].first != q).then(|| (l.chunk(), l.width()))
+        // SAFETY: no SIMD.
+        let (leaf, _) = unsafe { self.model.leaf_of::<false>(q) }?;
+        let l = &self.model.leaves[leaf];
+        (self.model.firsts[leaf + 1] != q).then(|| (l.chunk(), l.width()))
     }
 
     /// Where the model expects `q`, without looking at keys.
     pub fn predict(&self, q: K) -> Prediction {
-        let Some((_, l, len)) = self.model.leaf_of(q) else {
+        // SAFETY: no SIMD.
+        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<false>(q) }) else {
             return Prediction { pos: 0, lo: 0, hi: 0 };
         };
-        let (lo, hi) = l.window(l.relative(q), len);
+        let l = &self.model.leaves[leaf];
+        let (lo, hi) = l.window(l.relative(distance));
         let start = l.start as usize;
         Prediction { pos: start + lo.midpoint(hi), lo: start + lo, hi: start + hi }
     }
@@ -520,11 +507,10 @@ impl<K: ModelKey> LearnedKeys<K> {
     pub fn stats(&self) -> ModelStats {
         let model = &*self.model;
         ModelStats {
-            leaf_count: model.leaf_count,
+            leaf_count: model.leaves.len(),
             max_error: model.max_error,
             mean_error: model.mean_error,
-            model_bytes: model.leaf_count * size_of::<Leaf<K>>()
-                + model.samples.len() * size_of::<Samples>()
+            model_bytes: model.leaves.len() * (K::BYTES + size_of::<Leaf>())
                 + model.root.memory_bytes()
                 + model.by_position.capacity() * 4,
             key_bytes: model.key_bytes(),

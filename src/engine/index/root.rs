@@ -8,10 +8,15 @@
 
 use super::bits::prefetch;
 use super::key::ModelKey;
-use super::leaf::Leaf;
+#[cfg(target_arch = "x86_64")]
+use super::simd;
 
 /// Leaves that may begin in a step without a table of its own.
 const MAX_IN_STEP: usize = 7;
+/// First keys that are compared at once, one of them only so that they are a cache line.
+const COMPARED: usize = 8;
+/// Keys after the last leaf's first one, so that looking ahead needs no check.
+pub(super) const SENTINELS: usize = COMPARED + 1;
 /// Tables above each other.
 const MAX_DEPTH: u32 = 3;
 /// Entry: another table, or a range of leaves, follows.
@@ -44,24 +49,24 @@ pub(super) struct Root<K> {
 }
 
 impl<K: ModelKey> Root<K> {
-    /// Over the first keys of `leaves`. Without any, nothing may be looked up.
-    pub(super) fn new(leaves: &[Leaf<K>]) -> Self {
+    /// Over the first keys of leaves. Without any, nothing may be looked up.
+    pub(super) fn new(firsts: &[K]) -> Self {
         let top = Table { min: K::MAX, last: K::default(), shift: 0, offset: 0, leaves: 0 };
         let mut root = Self { top, tables: Vec::new(), entries: Vec::new() };
-        if !leaves.is_empty() {
-            root.add(leaves, 0, leaves.len(), 1);
+        if !firsts.is_empty() {
+            root.add(firsts, 0, firsts.len(), 1);
             root.top = root.tables[0];
         }
         root
     }
 
     /// Adds the table over leaves `from..to`.
-    fn add(&mut self, leaves: &[Leaf<K>], from: usize, to: usize, depth: u32) -> usize {
+    fn add(&mut self, firsts: &[K], from: usize, to: usize, depth: u32) -> usize {
         let at = self.tables.len();
-        let min = leaves[from].first;
-        let range = leaves[to - 1].first.sub(min);
-        // One to two steps for each two leaves at least, four a leaf at most.
-        let log = ((to - from) * 4).ilog2();
+        let min = firsts[from];
+        let range = firsts[to - 1].sub(min);
+        // A step for each two leaves at least, two a leaf at most.
+        let log = ((to - from) * 2).ilog2();
         let shift = range.bit_len().saturating_sub(log);
         let last = range.shr(shift);
         let offset = self.entries.len();
@@ -71,25 +76,25 @@ impl<K: ModelKey> Root<K> {
         let mut begin = from;
         for step in 0..steps {
             let mut end = begin;
-            while end < to && leaves[end].first.sub(min).shr(shift).low() as usize == step {
+            while end < to && firsts[end].sub(min).shr(shift).low() as usize == step {
                 end += 1;
             }
-            self.entries[offset + step] = self.entry(leaves, begin, end, depth);
+            self.entries[offset + step] = self.entry(firsts, begin, end, depth);
             begin = end;
         }
         at
     }
 
     /// The entry of a step in which leaves `begin..end` begin.
-    fn entry(&mut self, leaves: &[Leaf<K>], begin: usize, end: usize, depth: u32) -> u32 {
+    fn entry(&mut self, firsts: &[K], begin: usize, end: usize, depth: u32) -> u32 {
         let leaf = begin.saturating_sub(1);
         let count = end.saturating_sub(leaf + 1);
         if count <= MAX_IN_STEP {
             return leaf as u32 | (count as u32) << LEAF_BITS;
         }
-        let same = leaves[begin].first == leaves[end - 1].first;
+        let same = firsts[begin] == firsts[end - 1];
         let table = if depth < MAX_DEPTH && !same {
-            self.add(leaves, begin, end, depth + 1)
+            self.add(firsts, begin, end, depth + 1)
         } else {
             let (offset, leaves) = (leaf as u32, count as u32);
             self.tables.push(Table { min: K::MAX, last: K::MAX, shift: 0, offset, leaves });
@@ -99,14 +104,14 @@ impl<K: ModelKey> Root<K> {
     }
 
     #[inline(always)]
-    fn step(table: &Table<K>, q: K) -> usize {
-        q.saturating_sub(table.min).shr(table.shift).min(table.last).low() as usize
+    fn step(table: &Table<K>, distance: K) -> usize {
+        distance.shr(table.shift).min(table.last).low() as usize
     }
 
-    /// The entry where the search for `q` begins.
+    /// The entry where the search for `q` begins, which is not below all keys.
     #[inline(always)]
     pub(super) fn begin(&self, q: K) -> usize {
-        Self::step(&self.top, q)
+        Self::step(&self.top, q.sub(self.top.min))
     }
 
     /// Asks for an entry.
@@ -124,42 +129,40 @@ impl<K: ModelKey> Root<K> {
             if table.leaves > 0 {
                 return (table.offset as usize, table.leaves as usize);
             }
-            entry = self.entries[table.offset as usize + Self::step(table, q)];
+            entry = self.entries[table.offset as usize + Self::step(table, q.saturating_sub(table.min))];
         }
         ((entry & ((1 << LEAF_BITS) - 1)) as usize, (entry >> LEAF_BITS) as usize)
     }
 
-    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`; and that leaf, and the number of its keys. Three
-    /// leaves follow the last one at least.
+    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`; and its first key. `firsts` are those of all leaves, and
+    /// [`SENTINELS`].
+    ///
+    /// # Safety
+    /// With `SIMD`, the processor must support [`super::simd`].
     #[inline(always)]
-    pub(super) fn choose(
-        leaves: &[Leaf<K>],
+    pub(super) unsafe fn choose<const SIMD: bool>(
+        firsts: &[K],
         q: K,
         leaf: usize,
         more: usize,
-    ) -> (usize, &Leaf<K>, usize) {
-        let (at, pair) = if more <= 2 {
-            // Mostly so, and without a branch on which. Leaves that begin in later steps are above.
-            let next = &leaves[leaf..leaf + 4];
-            let at = usize::from(next[1].first < q) + usize::from(next[2].first < q);
-            (leaf + at, [&next[at], &next[at + 1]])
-        } else {
-            let at = Self::choose_of_many(leaves, q, leaf, more);
-            (at, [&leaves[at], &leaves[at + 1]])
-        };
-        (at, pair[0], (pair[1].start - pair[0].start) as usize)
-    }
-
-    /// [`Self::choose`] of three leaves and more.
-    #[inline(never)]
-    fn choose_of_many(leaves: &[Leaf<K>], q: K, leaf: usize, more: usize) -> usize {
-        let next = &leaves[leaf + 1..=leaf + more];
-        if more <= MAX_IN_STEP {
-            // All of them, which takes less than branches that cannot be foreseen.
-            let begins = |j: usize| usize::from((more > j) & (next[j.min(more - 1)].first < q));
-            return leaf + (0..MAX_IN_STEP).map(begins).sum::<usize>();
+    ) -> (usize, K) {
+        if more > MAX_IN_STEP {
+            let leaf = leaf + firsts[leaf + 1..=leaf + more].partition_point(|first| *first < q);
+            return (leaf, firsts[leaf]);
         }
-        leaf + next.partition_point(|l| l.first < q)
+        let near = &firsts[leaf..leaf + SENTINELS];
+        let next = &near[1..];
+        // Leaves that begin in later steps are above: there is no branch on how many there are.
+        #[cfg(target_arch = "x86_64")]
+        let count = if SIMD && K::BITS == 64 {
+            // SAFETY: the caller sees to the features; these are keys of 64 bits.
+            unsafe { simd::count_below(&*next.as_ptr().cast(), q.low()) }
+        } else {
+            next.iter().map(|first| usize::from(*first < q)).sum()
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let count = next.iter().map(|first| usize::from(*first < q)).sum::<usize>();
+        (leaf + count, near[count])
     }
 
     /// Bytes held.

@@ -355,23 +355,33 @@ fn a_wrong_model_gives_right_answers() {
     scattered.sort_unstable();
     for keys in [ordered, scattered] {
         let right = LearnedKeys::build(&keys);
-        // A reach that does not hold.
-        let mut wrong = right.clone();
-        let model = Arc::make_mut(&mut wrong.model);
-        for l in &mut model.leaves[..model.leaf_count] {
-            l.meta &= !(15 << 24);
-        }
-        check_index_bounds(&wrong, &keys);
-        // Samples of other keys, ascending and not.
-        for other in [0, 1 << 15, u16::MAX] {
+        let broken = |change: &dyn Fn(&mut leaf::Leaf)| {
             let mut wrong = right.clone();
-            let model = Arc::make_mut(&mut wrong.model);
-            model.samples.iter_mut().flat_map(|own| &mut own.0).for_each(|sample| *sample ^= other);
-            model.samples.reverse();
-            model.samples.iter_mut().for_each(|own| own.0.reverse());
+            Arc::make_mut(&mut wrong.model).leaves.iter_mut().for_each(change);
             check_index_bounds(&wrong, &keys);
             #[cfg(target_arch = "x86_64")]
             check_index_bounds(&without_simd(&wrong), &keys);
+        };
+        // Lines to other rows, and fewer rows than they need.
+        for float in [0.0, -1.0, 1e9, f32::INFINITY, f32::NAN] {
+            broken(&|l| {
+                if !l.is_sampled::<u64>() {
+                    l.kind = 0;
+                    l.hints[..4].copy_from_slice(&f32::to_le_bytes(float));
+                }
+            });
+        }
+        // Samples of other keys, ascending and not.
+        for other in [0, 1 << 11, 0xfff] {
+            broken(&|l| {
+                if l.is_sampled::<u64>() {
+                    let mut samples = l.samples();
+                    let (own, _) = samples.split_at_mut(l.sample_count());
+                    own.iter_mut().for_each(|sample| *sample ^= other);
+                    own.reverse();
+                    l.set_samples(&samples);
+                }
+            });
         }
     }
 }
