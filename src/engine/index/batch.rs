@@ -102,7 +102,8 @@ impl<K: ModelKey> LearnedKeys<K> {
                     // A key below all is at 0, as the first one is.
                     let entry = root.begin((*q).max(self.model.min));
                     root.prefetch(entry);
-                    s.leaf = entry as u32;
+                    // There are fewer entries.
+                    s.leaf = entry.min(u32::MAX as usize) as u32;
                 }
             }
             if let Some(group) = at(1) {
@@ -178,10 +179,16 @@ impl<K: ModelKey> LearnedKeys<K> {
         let l = &self.model.leaves[s.leaf as usize];
         let u = l.relative(s.u);
         // SAFETY: the caller sees to it.
-        let (lo, hi) = match unsafe { l.rows::<K, SIMD>(s.u, u) } {
-            Ok(rows) => rows,
-            // All of them are asked for, and halved in the next stage.
-            Err(rows) => (rows.start, rows.end),
+        let (lo, hi) = unsafe {
+            if l.is_sampled::<K>() {
+                match l.narrow::<K, SIMD>(u) {
+                    Ok(lo) => (lo, lo + SAMPLE_ROWS),
+                    // All of them are asked for, and halved in the next stage.
+                    Err(rows) => (rows.start, rows.end),
+                }
+            } else {
+                l.aim::<K, SIMD>(s.u, u)
+            }
         };
         s.residuals = self.chunks.get(l.chunk())?;
         l.prefetch(Packed(s.residuals), lo, hi);
@@ -202,14 +209,18 @@ impl<K: ModelKey> LearnedKeys<K> {
     ) -> Result<u32, Missing> {
         let leaf = s.leaf as usize;
         let l = &self.model.leaves[leaf];
-        let (mut lo, mut hi) = (s.lo as usize, s.hi as usize);
-        if hi - lo > SAMPLE_ROWS && l.is_sampled::<K>() {
-            (lo, hi) = self.halve(leaf, s.u, lo..hi)?;
-        }
+        let (lo, hi) = (s.lo as usize, s.hi as usize);
         let view = l.view(Packed(s.residuals));
-        // SAFETY: the caller sees to it.
-        let Found { at, certain, there } =
-            self.position(l, unsafe { view.find::<SIMD>(l, s.u, lo, hi) });
+        // SAFETY: the caller sees to all of it.
+        let Found { at, certain, there } = unsafe {
+            if l.is_sampled::<K>() {
+                let lo = if hi - lo > SAMPLE_ROWS { self.halve(leaf, s.u, lo..hi)? } else { lo };
+                self.sampled(l, view.find_sampled::<SIMD>(l, s.u, lo))
+            } else {
+                let found = view.find_aimed::<SIMD>(l, s.u, lo, hi);
+                Found { at: l.start as usize + found.at, ..found }
+            }
+        };
         if certain {
             if let Some(found) = found {
                 *found = there && q >= self.model.min;

@@ -9,9 +9,7 @@ use super::bits::{NARROW, Packer, usable_width};
 use super::chunks::CHUNK_BYTES;
 use super::filter::{BuiltFilters, FilterBuilder};
 use super::key::ModelKey;
-use super::leaf::{
-    Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, stored_rows,
-};
+use super::leaf::{Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, stored_rows};
 #[cfg(target_arch = "x86_64")]
 use super::simd;
 use super::{LearnedKeys, Model};
@@ -20,7 +18,7 @@ use super::{LearnedKeys, Model};
 const BLOCK: usize = 4096;
 /// What a leaf costs, in bits: twice what it and its share of the root take, because leaves are worth more than keys where they fit a
 /// cache that keys do not fit.
-const LEAF_COST: usize = 1024;
+const LEAF_COST: usize = 1280;
 /// Leaves are not cut below this.
 const MIN_LEAF: usize = 128;
 /// Keys whose residuals are computed together; a multiple of eight.

@@ -34,7 +34,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             out.extend_from_slice(&leaf.data.to_le_bytes());
             out.extend_from_slice(&leaf.mantissa.to_le_bytes());
             out.extend_from_slice(&[leaf.exponent, leaf.width, leaf.bias, leaf.kind]);
-            out.extend_from_slice(&leaf.hints);
+            out.extend_from_slice(&leaf.stored_hints::<K>());
         }
     }
 
@@ -86,6 +86,9 @@ impl<K: ModelKey> LearnedKeys<K> {
             leaves.push(Leaf { start, data, mantissa, exponent, width, bias, kind, hints });
         }
         check_leaves::<K>(&leaves, len, chunk_lengths)?;
+        for leaf in leaves.iter_mut().filter(|leaf| !leaf.is_sampled::<K>()) {
+            leaf.derive();
+        }
         let lengths = chunk_lengths.to_vec();
         let model = Model::assemble(len, firsts, leaves, lengths, max_error, mean_error);
         Ok(Self::new(model))

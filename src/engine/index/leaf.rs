@@ -28,6 +28,8 @@ pub(super) const SAMPLE_BITS: u32 = 12;
 const NO_SAMPLE: u16 = (1 << SAMPLE_BITS) - 1;
 /// Bytes of a leaf's hints.
 pub(super) const HINTS: usize = LANES * SAMPLE_BITS as usize / 8;
+/// Bits of residuals at most that are compared at once from any row on: eight bytes hold one, which begins at the sum of two bits below eight.
+pub(super) const MAX_AIMED: u32 = 64 - 2 * 7;
 /// Bits that the keys of a leaf span at most that is searched in 64 bits though keys have 128.
 pub(super) const SLIM_BITS: u32 = 62;
 
@@ -113,8 +115,8 @@ pub(super) struct Leaf {
     /// Its [`Kind`], in the lowest two bits, and the kind's argument.
     pub kind: u8,
     /// With samples: high bits of the relative keys of every [`SAMPLE_ROWS`]th row but the first, of 12 bits each;
-    /// those behind the last one have all bits set; in place of one more, the number of keys less one. Without: two floats, rows per
-    /// key of the line and the row to begin at for the first key; in the last two bytes the number of keys less one.
+    /// those behind the last one have all bits set; in place of one more, the number of keys less one. Without: the number of keys less one in the
+    /// last two bytes, and before it what is derived of the other fields and not stored ([`Self::derive`]).
     pub hints: [u8; HINTS],
 }
 
@@ -127,6 +129,16 @@ pub(super) struct Found {
     pub certain: bool,
     /// If it is certain, whether the key there is the one looked for.
     pub there: bool,
+}
+
+impl Found {
+    /// Of `rows` rows from `lo` on that were compared at once, the first `below` were below; in `equal`, bits say which are what was looked for.
+    #[inline(always)]
+    fn new(lo: usize, rows: usize, below: usize, equal: u32) -> Self {
+        // Where the answer lies among them, it is verified, and there was no branch on a key.
+        let certain = below < rows && (below > 0 || lo == 0);
+        Self { at: lo + below, certain, there: equal >> below & 1 != 0 }
+    }
 }
 
 impl Leaf {
@@ -163,25 +175,64 @@ impl Leaf {
         let mut leaf = Self { start, data, mantissa, exponent, width, bias, kind, hints };
         if is_sampled {
             let mut samples = [NO_SAMPLE; LANES];
-            for (sample, row) in samples.iter_mut().zip((1..=(len - 1) / SAMPLE_ROWS).map(|i| i * SAMPLE_ROWS)) {
+            for (sample, row) in
+                samples.iter_mut().zip((1..=(len - 1) / SAMPLE_ROWS).map(|i| i * SAMPLE_ROWS))
+            {
                 *sample = leaf.sample(leaf.relative(keys[row].sub(keys[0])));
             }
             samples[LANES - 1] = len as u16 - 1;
             leaf.set_samples(&samples);
         } else {
-            let (rows, before) = match line.slope() {
-                // All keys are equal, and what is looked for is greater.
-                0.0 => (0.0, MAX_LEAF as f32),
-                slope => {
-                    let below = leaf.bias::<K>().to_f64() - K::mask(leaf.width()).to_f64();
-                    (slope.recip() as f32, (below / slope - 1.0) as f32)
-                }
-            };
-            leaf.hints[..4].copy_from_slice(&rows.to_le_bytes());
-            leaf.hints[4..8].copy_from_slice(&before.to_le_bytes());
             leaf.hints[HINTS - 2..].copy_from_slice(&((len - 1) as u16).to_le_bytes());
+            leaf.derive();
         }
         leaf
+    }
+
+    /// Derives what a search needs, of a leaf without samples, if it is searched in 64 bits: rows per key of the line and the row to begin
+    /// at for the first key (floats of 32 bits); mantissa, shifted to the left where the line is; bias; the line's shift to the right; the
+    /// bits of 64 that a residual does not take; rows to compare.
+    pub(super) fn derive(&mut self) {
+        if self.is(Kind::Wide) {
+            return;
+        }
+        let (line, width) = (self.line(), self.width());
+        let bias = self.bias::<u64>();
+        let (rows, before) = match line.slope() {
+            // All keys are equal, and what is looked for is greater.
+            0.0 => (0.0, MAX_LEAF as f32),
+            slope => {
+                let below = bias as f64 - u64::mask(width) as f64;
+                (slope.recip() as f32, (below / slope - 1.0) as f32)
+            }
+        };
+        let (right, left) = line.shifts();
+        self.hints[..4].copy_from_slice(&f32::to_le_bytes(rows));
+        self.hints[4..8].copy_from_slice(&f32::to_le_bytes(before));
+        let numbers = [line.mantissa << left, bias, right.into(), u64::from(u64::BITS - width)];
+        for (hint, number) in self.hints[8..40].as_chunks_mut().0.iter_mut().zip(numbers) {
+            *hint = number.to_le_bytes();
+        }
+        self.hints[40] = 8 << (self.kind & 1);
+    }
+
+    /// The hints as they are stored: without what is derived.
+    pub(super) fn stored_hints<K: ModelKey>(&self) -> [u8; HINTS] {
+        let mut hints = self.hints;
+        if !self.is_sampled::<K>() {
+            hints[..HINTS - 2].fill(0);
+        }
+        hints
+    }
+
+    #[inline(always)]
+    fn hint<const N: usize>(&self, at: usize) -> [u8; N] {
+        std::array::from_fn(|i| self.hints[at + i])
+    }
+
+    #[inline(always)]
+    fn derived(&self, i: usize) -> u64 {
+        u64::from_le_bytes(self.hint(8 + 8 * i))
     }
 
     /// Number of its keys.
@@ -215,8 +266,11 @@ impl Leaf {
 
     /// Whether a leaf of such keys may be of this kind.
     pub(super) fn is_of<K: ModelKey>(&self) -> bool {
-        let is_wide = self.is(Kind::Wide);
-        if K::BITS == 64 { !is_wide } else { is_wide || u32::from(self.width) <= NARROW }
+        match (self.is(Kind::Wide), self.is_sampled::<K>()) {
+            (true, _) => K::BITS > 64,
+            (false, true) => K::BITS == 64 || self.width() <= NARROW,
+            (false, false) => self.width() <= MAX_AIMED,
+        }
     }
 
     /// Whether relative keys and residuals fit 64 bits.
@@ -248,12 +302,14 @@ impl Leaf {
 
     /// Stores what [`Self::samples`] gives.
     pub(super) fn set_samples(&mut self, samples: &[u16; LANES]) {
-        for (bytes, [even, odd]) in self.hints.as_chunks_mut::<3>().0.iter_mut().zip(samples.as_chunks().0) {
+        for (bytes, [even, odd]) in
+            self.hints.as_chunks_mut::<3>().0.iter_mut().zip(samples.as_chunks().0)
+        {
             *bytes = [*even as u8, (even >> 8 | odd << 4) as u8, (odd >> 4) as u8];
         }
     }
 
-    /// The first of [`SAMPLE_ROWS`] rows of a leaf with samples that [`LeafView::find`] is to look at for `u`: those between two samples or, where
+    /// The first of [`SAMPLE_ROWS`] rows of a leaf with samples that [`LeafView::find_sampled`] is to look at for `u`: those between two samples or, where
     /// one is equal to that of `u`, around it. Where several are equal, the answer is in none or in one of the rows from the sample before to
     /// the one after them, which are the error. The first row whose relative key is `>= u` is among these rows or the one after them, and the first
     /// of them is below `u`, unless it is the leaf's first or there was but one equal. They may go beyond the last key as far as there are stored rows.
@@ -280,25 +336,6 @@ impl Leaf {
             return Err(below * SAMPLE_ROWS..(not_above + 1) * SAMPLE_ROWS);
         }
         Ok((below + not_above) * (SAMPLE_ROWS / 2))
-    }
-
-    /// The rows that [`LeafView::find`] is to look at for what lies `distance` above the first key and has the relative value `u`, ends included; or as
-    /// [`Self::narrow`] an error.
-    ///
-    /// # Safety
-    /// As [`Self::narrow`].
-    #[inline(always)]
-    pub(super) unsafe fn rows<K: ModelKey, const SIMD: bool>(
-        &self,
-        distance: K,
-        u: K,
-    ) -> Result<(usize, usize), Range<usize>> {
-        if self.is_sampled::<K>() {
-            // SAFETY: the caller sees to it.
-            let lo = unsafe { self.narrow::<K, SIMD>(u) }?;
-            return Ok((lo, lo + SAMPLE_ROWS));
-        }
-        Ok(self.aim::<K, SIMD>(distance, u))
     }
 
     /// How many samples are below `sample`, and how many are not above it.
@@ -361,8 +398,8 @@ impl Leaf {
     #[inline(always)]
     pub(super) fn relative<K: ModelKey>(&self, distance: K) -> K {
         if self.is_slim::<K>() {
-            // Its bias fits 64 bits.
-            return distance.saturating_add(K::from_u64(self.bias::<u64>()));
+            let bias = if self.is_sampled::<K>() { self.bias() } else { self.derived(1) };
+            return distance.saturating_add(K::from_u64(bias));
         }
         distance.saturating_add(self.bias())
     }
@@ -390,22 +427,28 @@ impl Leaf {
         (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows of a leaf without samples that [`LeafView::find`] is to look at for what lies `distance` above the first key and has
+    /// The rows of a leaf without samples that [`LeafView::find_sampled`] is to look at for what lies `distance` above the first key and has
     /// the relative value `u`: the window, or with `SIMD` the rows to compare at once, which takes one product. It is off by a row now
     /// and then, when the search goes on.
+    ///
+    /// # Safety
+    /// With `SIMD`, the processor must support [`super::simd`].
     #[inline(always)]
-    pub(super) fn aim<K: ModelKey, const SIMD: bool>(&self, distance: K, u: K) -> (usize, usize) {
-        if !SIMD || !self.is_slim::<K>() {
-            return self.window(u);
+    pub(super) unsafe fn aim<K: ModelKey, const SIMD: bool>(
+        &self,
+        distance: K,
+        u: K,
+    ) -> (usize, usize) {
+        #[cfg(target_arch = "x86_64")]
+        if SIMD && self.is_slim::<K>() {
+            let (rows, before) =
+                (f32::from_le_bytes(self.hint(0)), f32::from_le_bytes(self.hint(4)));
+            let len = self.len::<K>();
+            // SAFETY: the caller sees to it.
+            let at = unsafe { simd::row(distance.clamp64(), rows, before) }.min(len);
+            return (at, (at + usize::from(self.hints[40])).min(len));
         }
-        let [a, b, c, d, e, f, g, h, ..] = self.hints;
-        let (rows, before) = (f32::from_le_bytes([a, b, c, d]), f32::from_le_bytes([e, f, g, h]));
-        let at = distance.clamp64() as f32 * rows + before;
-        let at = if at > 0.0 { at.min(MAX_LEAF as f32) } else { 0.0 };
-        let len = self.len::<K>();
-        // SAFETY: it is a number of 0 to `MAX_LEAF`.
-        let at = (unsafe { at.to_int_unchecked::<i32>() } as usize).min(len);
-        (at, (at + (8 << (self.kind & 1))).min(len))
+        self.window(u)
     }
 }
 
@@ -420,7 +463,7 @@ pub(super) fn reach(line: Line, width: u32) -> f64 {
 
 /// Whether leaves of such a line have samples.
 pub(super) fn is_sampled(line: Line, width: u32) -> bool {
-    reach(line, width) > 16.0
+    reach(line, width) > 16.0 || (MAX_AIMED + 1..=NARROW).contains(&width)
 }
 
 /// Rows that residuals are stored of in a leaf of `len` keys.
@@ -491,13 +534,41 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         base + usize::from(n == 1 && self.relative(base) < u)
     }
 
-    /// First row whose relative key is `>= u`, given what [`Leaf::aim`] or [`Leaf::narrow`] says. With `SIMD`, in leaves of which
-    /// keys and residuals fit 64 bits, these are [`SAMPLE_ROWS`] rows at most.
+    /// First row whose relative key is `>= u` of a leaf with samples, given what [`Leaf::narrow`] says.
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
     #[inline(always)]
-    pub(super) unsafe fn find<const SIMD: bool>(
+    pub(super) unsafe fn find_sampled<const SIMD: bool>(
+        &self,
+        leaf: &Leaf,
+        u: K,
+        lo: usize,
+    ) -> Found {
+        #[cfg(target_arch = "x86_64")]
+        if SIMD && leaf.is_slim::<K>() {
+            let group = Group {
+                residuals: self.residuals(lo),
+                width: self.width,
+                // A product modulo 2^64 is the same, and rows need one shift less.
+                mantissa: self.mantissa << self.left,
+                right: self.right.into(),
+                free: u64::from(u64::BITS - self.width),
+                row: lo,
+            };
+            // SAFETY: see `residuals`; `narrow` gives multiples of eight. Rows after the last key count as keys above it.
+            let (below, equal) = unsafe { simd::compare::<2, true>(&group, u.clamp64()) };
+            return Found::new(lo, SAMPLE_ROWS, below.count_ones() as usize, equal);
+        }
+        self.search(leaf.len::<K>(), u, lo, lo + SAMPLE_ROWS)
+    }
+
+    /// First row whose relative key is `>= u` of a leaf without samples, given what [`Leaf::aim`] says.
+    ///
+    /// # Safety
+    /// As [`Self::find_sampled`].
+    #[inline(always)]
+    pub(super) unsafe fn find_aimed<const SIMD: bool>(
         &self,
         leaf: &Leaf,
         u: K,
@@ -506,10 +577,41 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
     ) -> Found {
         #[cfg(target_arch = "x86_64")]
         if SIMD && leaf.is_slim::<K>() {
-            // SAFETY: as above.
-            return unsafe { self.find_simd(leaf, u.clamp64(), lo, hi) };
+            let group = Group {
+                residuals: self.residuals(lo),
+                width: self.width,
+                mantissa: leaf.derived(0),
+                right: leaf.derived(2),
+                free: leaf.derived(3),
+                row: lo,
+            };
+            // SAFETY: see `residuals`; those of such leaves are narrow enough.
+            return unsafe {
+                let (below, equal) = if leaf.hints[40] > 8 {
+                    simd::compare::<2, false>(&group, u.clamp64())
+                } else {
+                    simd::compare::<1, false>(&group, u.clamp64())
+                };
+                Found::new(lo, hi - lo, simd::count_of_first(below, hi - lo), equal)
+            };
         }
-        let len = leaf.len::<K>();
+        self.search(leaf.len::<K>(), u, lo, hi)
+    }
+
+    /// Where the leaf's residuals begin. Those from row `row` on may be compared at once if keys and residuals fit 64 bits: the first group begins at a row of the
+    /// leaf or at its end, so within the words or at their end; two groups of at most 64 bytes on are within the padding.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn residuals(&self, row: usize) -> *const u8 {
+        debug_assert!(
+            self.byte + row * self.width as usize / 8 + super::bits::PADDING <= self.packed.0.len()
+        );
+        self.packed.at(self.byte)
+    }
+
+    /// First of rows `lo..=hi` whose relative key is `>= u`, of a leaf of `len` keys.
+    #[inline(always)]
+    fn search(&self, len: usize, u: K, lo: usize, hi: usize) -> Found {
         let (lo, hi) = (lo.min(len), hi.min(len));
         let at = self.lower_bound(u, lo, hi);
         // Inside the window, the search has compared the keys around the answer.
@@ -517,43 +619,6 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
             && (at > lo || at == 0 || self.relative(at - 1) < u)
             && (at < hi || self.relative(at) >= u);
         Found { at, certain, there: certain && self.relative(at) == u }
-    }
-
-    /// Compares all rows at once: where the answer lies among them, it is verified, and there was no branch on a key.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn find_simd(&self, leaf: &Leaf, u: u64, lo: usize, hi: usize) -> Found {
-        debug_assert!(
-            self.byte + lo * self.width as usize / 8 + super::bits::PADDING <= self.packed.0.len()
-        );
-        let group = Group {
-            residuals: self.packed.at(self.byte),
-            width: self.width,
-            // A product modulo 2^64 is the same, and rows need one shift less.
-            mantissa: self.mantissa << self.left,
-            right: self.right,
-            row: lo,
-        };
-        // SAFETY: residuals are of 64 bits at most. The first group begins at a row of the leaf or at its end, so within the words or at
-        // their end; two groups of at most 64 bytes on are within the padding. Of leaves with samples, `narrow` gives multiples of eight.
-        let (below, equal, rows) = unsafe {
-            if leaf.is_sampled::<u64>() {
-                debug_assert_eq!(hi - lo, SAMPLE_ROWS);
-                // Those after the last key count as keys above it.
-                let (below, equal) = simd::compare_whole(&group, u);
-                (below, equal, SAMPLE_ROWS)
-            } else {
-                let (below, equal) = if leaf.is(Kind::Rows16) {
-                    simd::compare::<2>(&group, u)
-                } else {
-                    simd::compare::<1>(&group, u)
-                };
-                (below & !(u32::MAX << (hi - lo)), equal, hi - lo)
-            }
-        };
-        let count = below.count_ones() as usize;
-        let certain = count < rows && (count > 0 || lo == 0);
-        Found { at: lo + count, certain, there: equal >> count & 1 != 0 }
     }
 
     /// Of the sampled rows from `lo` to `hi`, the last one whose relative key is below `u`, or `lo`.

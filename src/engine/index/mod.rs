@@ -94,7 +94,7 @@ pub use self::chunks::{Chunk, Chunks, Missing};
 pub use self::filter::{BuiltFilters, Filters, Probe, hash_bytes, hash_number};
 pub use self::fit::Builder;
 pub use self::key::ModelKey;
-use self::leaf::{Found, Leaf, LeafView, SAMPLE_ROWS};
+use self::leaf::{Found, Leaf, LeafView};
 use self::root::{Root, SENTINELS};
 pub use self::sparse::{SparseBuilder, SparseKeys};
 
@@ -383,7 +383,9 @@ impl<K: ModelKey> LearnedKeys<K> {
     #[inline(always)]
     unsafe fn lower_bound_in<const SIMD: bool>(&self, q: K) -> Result<usize, Missing> {
         // SAFETY: the caller sees to it.
-        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<SIMD>(q) }) else { return Ok(0) };
+        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<SIMD>(q) }) else {
+            return Ok(0);
+        };
         // SAFETY: as above.
         let (u, Found { at, certain, .. }) = unsafe { self.search::<SIMD>(leaf, distance) }?;
         if certain { Ok(at) } else { self.settle(leaf, u, at) }
@@ -409,7 +411,7 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// Searches leaf `leaf` for what lies `distance` above its first key. Gives its relative value as well; what is found is a position.
     ///
     /// # Safety
-    /// See [`LeafView::find`](leaf::LeafView::find).
+    /// See [`LeafView::find_sampled`](leaf::LeafView::find_sampled).
     #[inline(always)]
     unsafe fn search<const SIMD: bool>(
         &self,
@@ -418,35 +420,41 @@ impl<K: ModelKey> LearnedKeys<K> {
     ) -> Result<(K, Found), Missing> {
         let l = &self.model.leaves[leaf];
         let u = l.relative(distance);
-        // SAFETY: the caller sees to it.
-        let (lo, hi) = match unsafe { l.rows::<K, SIMD>(distance, u) } {
-            Ok(rows) => rows,
-            Err(rows) => self.halve(leaf, u, rows)?,
+        // SAFETY: the caller sees to all of it.
+        let found = unsafe {
+            if l.is_sampled::<K>() {
+                let lo = match l.narrow::<K, SIMD>(u) {
+                    Ok(lo) => lo,
+                    Err(rows) => self.halve(leaf, u, rows)?,
+                };
+                self.sampled(l, self.view(l)?.find_sampled::<SIMD>(l, u, lo))
+            } else {
+                let (lo, hi) = l.aim::<K, SIMD>(distance, u);
+                let found = self.view(l)?.find_aimed::<SIMD>(l, u, lo, hi);
+                Found { at: l.start as usize + found.at, ..found }
+            }
         };
-        // SAFETY: as above.
-        let found = unsafe { self.view(l)?.find::<SIMD>(l, u, lo, hi) };
-        Ok((u, self.position(l, found)))
+        Ok((u, found))
     }
 
-    /// What was found in leaf `l`, with the position in place of the row.
+    /// What was found in leaf `l`, which has samples, with the position in place of the row.
     #[inline(always)]
-    fn position(&self, l: &Leaf, found: Found) -> Found {
+    fn sampled(&self, l: &Leaf, found: Found) -> Found {
         let at = l.start as usize + found.at;
         // The last leaf may store residuals of more rows than it has keys.
         Found { at: at.min(self.model.len), there: found.there && at < self.model.len, ..found }
     }
 
-    /// Of rows `rows` of leaf `leaf`, which has samples, those around `u` that [`LeafView::find`](leaf::LeafView::find) can look at. Apart, as
+    /// Of rows `rows` of leaf `leaf`, which has samples, the first of those around `u` that [`LeafView::find_sampled`](leaf::LeafView::find_sampled) can look at. Apart, as
     /// is [`Self::settle`], so that the search has the registers for itself.
     #[cold]
     #[inline(never)]
-    fn halve(&self, leaf: usize, u: K, rows: Range<usize>) -> Result<(usize, usize), Missing> {
+    fn halve(&self, leaf: usize, u: K, rows: Range<usize>) -> Result<usize, Missing> {
         let l = &self.model.leaves[leaf];
         let view = self.view(l)?;
         let hi = rows.end.min(l.len::<K>());
         l.prefetch(view.packed(), rows.start, hi);
-        let lo = view.halve(u, rows.start, hi);
-        Ok((lo, lo + SAMPLE_ROWS))
+        Ok(view.halve(u, rows.start, hi))
     }
 
     /// Goes on from position `at`, in leaf `leaf` or after its end, with a search for `u` that may not be over there. This is rare.

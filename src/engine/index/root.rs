@@ -1,10 +1,9 @@
 //! The root: from a key to its leaf.
 //!
-//! A table over the leaves' key range in steps of a power of two. It is monotone whatever the keys are.
-//! Where one step holds more than a few leaves, a table of its own, over just their range, hangs below;
-//! where three tables deep that is still so, the leaves are searched. An entry says which leaf is the
-//! last to begin before the step, and how many begin in it. It is exact for leaves whose first keys are in order, as
-//! those of every model are.
+//! A table over the leaves' key range in even steps: of the distance from the least key or, where keys crowd near it, of that distance's
+//! logarithm. Both are monotone whatever the keys are. Where one step holds more than a few leaves, a table of its own, over just their range, hangs
+//! below; where three tables deep that is still so, the leaves are searched. An entry says which leaf is the last to begin before the step, and
+//! how many begin in it. It is exact for leaves whose first keys are in order, as those of every model are.
 
 use super::bits::prefetch;
 use super::key::ModelKey;
@@ -26,13 +25,34 @@ const LEAF_BITS: u32 = 28;
 /// Leaves a root can tell apart.
 pub(super) const MAX_LEAVES: usize = 1 << LEAF_BITS;
 
+/// How keys are divided into steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scale {
+    /// By their distance from the least one.
+    Linear,
+    /// By that distance as a float: exponent and mantissa are nearly its logarithm.
+    Log,
+}
+
+impl Scale {
+    /// Where a key lies.
+    #[inline(always)]
+    fn place<K: ModelKey>(self, distance: K) -> K {
+        match self {
+            Self::Linear => distance,
+            Self::Log => K::from_u64(distance.to_f64().to_bits().saturating_sub(1f64.to_bits())),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Table<K> {
+    scale: Scale,
     /// Least key of its first step.
     min: K,
     /// Highest step.
     last: K,
-    /// Bits of a key below a step.
+    /// Low bits of a place that do not matter to the step.
     shift: u32,
     /// Where its entries begin; without any, its first leaf.
     offset: u32,
@@ -40,10 +60,54 @@ struct Table<K> {
     leaves: u32,
 }
 
+impl<K: ModelKey> Table<K> {
+    /// Over leaves of which these are the first keys.
+    fn new(firsts: &[K], scale: Scale) -> Self {
+        let min = firsts[0];
+        let range = scale.place(firsts[firsts.len() - 1].sub(min));
+        // At least a step for each two leaves and at most two a leaf; four times as many if few of the magnitudes have keys.
+        let steps = firsts.len() * if scale == Scale::Log { 8 } else { 2 };
+        let shift = range.bit_len().saturating_sub(steps.ilog2());
+        Self { scale, min, last: range.shr(shift), shift, offset: 0, leaves: 0 }
+    }
+
+    /// No table: `leaves` leaves after leaf `offset` are searched.
+    fn search(offset: u32, leaves: u32) -> Self {
+        let (min, last) = (K::MAX, K::default());
+        Self { scale: Scale::Linear, min, last, shift: 0, offset, leaves }
+    }
+
+    /// The step of a key that is so far above the least one; beyond the last one, where there is none.
+    #[inline(always)]
+    fn step(&self, distance: K) -> usize {
+        self.scale.place(distance).shr(self.shift).clamp64() as usize
+    }
+
+    /// How many of `firsts` from the first on lie in step `step`.
+    fn leading(&self, firsts: &[K], step: usize) -> usize {
+        firsts.iter().take_while(|first| self.step(first.sub(self.min)) == step).count()
+    }
+
+    /// How many of `firsts` are in steps with too many of them.
+    fn crowded(&self, mut firsts: &[K]) -> usize {
+        let mut crowded = 0;
+        while let Some(first) = firsts.first() {
+            let count = self.leading(firsts, self.step(first.sub(self.min)));
+            crowded += if count > MAX_IN_STEP { count } else { 0 };
+            firsts = &firsts[count..];
+        }
+        crowded
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Root<K> {
-    /// The first of the tables, over all leaves; its entries are the first.
+    /// The table over all leaves, which all searches begin with, and its entries.
     top: Table<K>,
+    steps: Vec<u32>,
+    /// The last of these, for all that is above.
+    last: u32,
+    /// The other tables, and the entries of these.
     tables: Vec<Table<K>>,
     entries: Vec<u32>,
 }
@@ -51,38 +115,36 @@ pub(super) struct Root<K> {
 impl<K: ModelKey> Root<K> {
     /// Over the first keys of leaves. Without any, nothing may be looked up.
     pub(super) fn new(firsts: &[K]) -> Self {
-        let top = Table { min: K::MAX, last: K::default(), shift: 0, offset: 0, leaves: 0 };
-        let mut root = Self { top, tables: Vec::new(), entries: Vec::new() };
+        let top = Table::search(0, 0);
+        let (steps, tables, entries) = (Vec::new(), Vec::new(), Vec::new());
+        let mut root = Self { top, steps, last: 0, tables, entries };
         if !firsts.is_empty() {
-            root.add(firsts, 0, firsts.len(), 1);
-            root.top = root.tables[0];
+            let (top, steps) = root.table(firsts, 0, firsts.len(), 1);
+            (root.top, root.last) = (top, steps[steps.len() - 1]);
+            root.steps = steps;
         }
         root
     }
 
-    /// Adds the table over leaves `from..to`.
-    fn add(&mut self, firsts: &[K], from: usize, to: usize, depth: u32) -> usize {
-        let at = self.tables.len();
-        let min = firsts[from];
-        let range = firsts[to - 1].sub(min);
-        // A step for each two leaves at least, two a leaf at most.
-        let log = ((to - from) * 2).ilog2();
-        let shift = range.bit_len().saturating_sub(log);
-        let last = range.shr(shift);
-        let offset = self.entries.len();
-        self.tables.push(Table { min, last, shift, offset: offset as u32, leaves: 0 });
-        let steps = last.low() as usize + 1;
-        self.entries.resize(offset + steps, 0);
-        let mut begin = from;
-        for step in 0..steps {
-            let mut end = begin;
-            while end < to && firsts[end].sub(min).shr(shift).low() as usize == step {
-                end += 1;
+    /// The table over leaves `from..to`, and its entries.
+    fn table(&mut self, firsts: &[K], from: usize, to: usize, depth: u32) -> (Table<K>, Vec<u32>) {
+        let own = &firsts[from..to];
+        let mut table = Table::new(own, Scale::Linear);
+        let crowded = table.crowded(own);
+        if crowded > own.len() / 4 {
+            let log = Table::new(own, Scale::Log);
+            if log.crowded(own) < crowded / 2 {
+                table = log;
             }
-            self.entries[offset + step] = self.entry(firsts, begin, end, depth);
-            begin = end;
         }
-        at
+        let mut begin = from;
+        let steps = (0..=table.last.low() as usize).map(|step| {
+            let end = begin + table.leading(&firsts[begin..to], step);
+            let entry = self.entry(firsts, begin, end, depth);
+            begin = end;
+            entry
+        });
+        (table, steps.collect())
     }
 
     /// The entry of a step in which leaves `begin..end` begin.
@@ -94,44 +156,56 @@ impl<K: ModelKey> Root<K> {
         }
         let same = firsts[begin] == firsts[end - 1];
         let table = if depth < MAX_DEPTH && !same {
-            self.add(firsts, begin, end, depth + 1)
+            let (mut table, entries) = self.table(firsts, begin, end, depth + 1);
+            table.offset = self.entries.len() as u32;
+            self.entries.extend(entries);
+            table
         } else {
-            let (offset, leaves) = (leaf as u32, count as u32);
-            self.tables.push(Table { min: K::MAX, last: K::MAX, shift: 0, offset, leaves });
-            self.tables.len() - 1
+            Table::search(leaf as u32, count as u32)
         };
-        table as u32 | NESTED
+        self.tables.push(table);
+        (self.tables.len() - 1) as u32 | NESTED
     }
 
-    #[inline(always)]
-    fn step(table: &Table<K>, distance: K) -> usize {
-        distance.shr(table.shift).min(table.last).low() as usize
-    }
-
-    /// The entry where the search for `q` begins, which is not below all keys.
+    /// Where the search for `q` begins, which is not below all keys.
     #[inline(always)]
     pub(super) fn begin(&self, q: K) -> usize {
-        Self::step(&self.top, q.sub(self.top.min))
+        self.top.step(q.sub(self.top.min))
     }
 
-    /// Asks for an entry.
+    /// Asks for its entry.
     #[inline(always)]
-    pub(super) fn prefetch(&self, entry: usize) {
-        prefetch(self.entries.as_ptr().wrapping_add(entry));
+    pub(super) fn prefetch(&self, step: usize) {
+        prefetch(self.steps.as_ptr().wrapping_add(step));
     }
 
     /// Follows what [`Self::begin`] gave to the first leaf that may hold `q`, and how many more may.
     #[inline(always)]
-    pub(super) fn follow(&self, q: K, entry: usize) -> (usize, usize) {
-        let mut entry = self.entries[entry];
+    pub(super) fn follow(&self, q: K, step: usize) -> (usize, usize) {
+        let entry = self.steps.get(step).copied().unwrap_or(self.last);
+        if entry & NESTED != 0 {
+            return self.follow_tables(q, entry);
+        }
+        Self::leaves(entry)
+    }
+
+    #[inline(always)]
+    fn leaves(entry: u32) -> (usize, usize) {
+        ((entry & ((1 << LEAF_BITS) - 1)) as usize, (entry >> LEAF_BITS) as usize)
+    }
+
+    /// [`Self::follow`] through tables below the top.
+    #[inline(always)]
+    fn follow_tables(&self, q: K, mut entry: u32) -> (usize, usize) {
         while entry & NESTED != 0 {
             let table = &self.tables[(entry & !NESTED) as usize];
             if table.leaves > 0 {
                 return (table.offset as usize, table.leaves as usize);
             }
-            entry = self.entries[table.offset as usize + Self::step(table, q.saturating_sub(table.min))];
+            let step = table.step(q.saturating_sub(table.min)).min(table.last.low() as usize);
+            entry = self.entries[table.offset as usize + step];
         }
-        ((entry & ((1 << LEAF_BITS) - 1)) as usize, (entry >> LEAF_BITS) as usize)
+        Self::leaves(entry)
     }
 
     /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`; and its first key. `firsts` are those of all leaves, and
@@ -167,6 +241,7 @@ impl<K: ModelKey> Root<K> {
 
     /// Bytes held.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.tables.capacity() * size_of::<Table<K>>() + self.entries.capacity() * 4
+        self.tables.capacity() * size_of::<Table<K>>()
+            + (self.steps.capacity() + self.entries.capacity()) * 4
     }
 }

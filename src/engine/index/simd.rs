@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::chunks::LINE;
-use super::leaf::{LANES, Leaf, SAMPLE_BITS};
+use super::leaf::{LANES, Leaf, MAX_AIMED, SAMPLE_BITS};
 
 /// Whether the processor has what this module needs.
 pub(super) fn is_supported() -> bool {
@@ -28,16 +28,19 @@ pub(super) struct Group {
     pub width: u32,
     /// Shifted to the left already, where the line is.
     pub mantissa: u64,
-    pub right: u32,
+    pub right: u64,
+    /// 64 less the width.
+    pub free: u64,
     /// The first row to compare.
     pub row: usize,
 }
 
-/// How eight residuals come into lanes that begin with a byte: the bytes that hold each, and the bits above it there. The bits below are
-/// those that are left of 64 when its own are taken away, too.
+/// How eight residuals come into lanes that begin with a byte.
 #[repr(C, align(64))]
 struct Spread {
+    /// The bytes that hold each.
     bytes: [u8; 64],
+    /// The bits above it there.
     above: [u64; 8],
 }
 
@@ -65,106 +68,82 @@ const fn spreads() -> [Spread; 65] {
     all
 }
 
-/// Where to read 64 bytes for the residuals from address `from` on, which are in the first `length` bytes, and for those in the last 64 of
-/// these, without touching a cache line that has none of them.
-#[inline(always)]
-fn addresses(from: usize, length: usize) -> (usize, usize) {
-    let last = (from - from % LINE).max((from + length).wrapping_sub(LINE));
-    (from.min(last), last)
-}
-
-/// Of the 16 rows from `group.row` on, a multiple of eight, which are below `u` and which are equal to it, the first one in the
-/// lowest bit.
+/// Of the `8 * GROUPS` rows from `group.row` on, which are below `u` and which are equal to it, the first one in the lowest bit. With `WHOLE`,
+/// `group.row` is a multiple of eight; otherwise residuals have [`MAX_AIMED`] bits at most.
 ///
 /// # Safety
-/// The processor must support this ([`is_supported`]), and 128 bytes from the first residual on must be readable, as must the cache lines
-/// that hold residuals of these.
+/// The processor must support this ([`is_supported`]), residuals have 64 bits at most, 128 bytes from the first one on must be readable, as must the
+/// cache lines that hold residuals of these.
 #[inline(always)]
-pub(super) unsafe fn compare_whole(group: &Group, u: u64) -> (u32, u32) {
+pub(super) unsafe fn compare<const GROUPS: usize, const WHOLE: bool>(
+    group: &Group,
+    u: u64,
+) -> (u32, u32) {
     // SAFETY: the caller sees to the features and to the memory.
     unsafe {
+        debug_assert!(WHOLE || group.width <= MAX_AIMED);
         let width = group.width as usize;
         let spread = &SPREADS[width];
-        let from = group.residuals.addr() + group.row * width / 8;
-        let (first, second) = addresses(from, 2 * width);
-        let bytes = _mm512_load_si512(spread.bytes.as_ptr().cast());
-        let above = _mm512_load_si512(spread.above.as_ptr().cast());
-        let below = _mm_cvtsi32_si128(64 - group.width as i32);
-        let right = _mm_cvtsi32_si128(group.right as i32);
-        let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
-        let line = _mm512_add_epi64(
-            _mm512_mullo_epi64(lanes, _mm512_set1_epi64(group.mantissa as i64)),
-            _mm512_set1_epi64(group.mantissa.wrapping_mul(group.row as u64) as i64),
-        );
-        let next = _mm512_add_epi64(line, _mm512_set1_epi64((group.mantissa << 3) as i64));
-        let keys = |base: usize, from: usize, line| {
-            let words = _mm512_loadu_si512(group.residuals.with_addr(base).cast());
-            let bytes = _mm512_add_epi8(bytes, _mm512_set1_epi8(from.wrapping_sub(base) as i8));
-            let residuals = _mm512_permutexvar_epi8(bytes, words);
-            let residuals = _mm512_srl_epi64(_mm512_sllv_epi64(residuals, above), below);
-            _mm512_add_epi64(_mm512_srl_epi64(line, right), residuals)
-        };
-        let (low, high) = (keys(first, from, line), keys(second, from + width, next));
-        let limit = _mm512_set1_epi64(u as i64);
-        let both = |low: __mmask8, high: __mmask8| u32::from(_mm512_kunpackb(high.into(), low.into()));
-        (
-            both(_mm512_cmplt_epu64_mask(low, limit), _mm512_cmplt_epu64_mask(high, limit)),
-            both(_mm512_cmpeq_epu64_mask(low, limit), _mm512_cmpeq_epu64_mask(high, limit)),
-        )
-    }
-}
-
-/// As [`compare_whole`], of `8 * GROUPS` rows, whatever the first one is.
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub(super) unsafe fn compare<const GROUPS: usize>(group: &Group, u: u64) -> (u32, u32) {
-    // SAFETY: the caller sees to the features and to the memory.
-    unsafe {
-        let width = group.width as usize;
         let bit = group.row * width;
         let from = group.residuals.addr() + bit / 8;
-        let length = GROUPS * width + usize::from(!bit.is_multiple_of(8));
-        let (first, second) = addresses(from, length);
+        let mut above = _mm512_load_si512(spread.above.as_ptr().cast());
+        let mut length = GROUPS * width;
+        if !WHOLE {
+            above = _mm512_sub_epi64(above, _mm512_set1_epi64((bit % 8) as i64));
+            length += usize::from(!bit.is_multiple_of(8));
+        }
+        let free = _mm_cvtsi64_si128(group.free as i64);
+        // No cache line is touched that has no residual of these: 64 bytes up to the last one are read, or from the begin of the line that holds all;
+        // for the first group from its own begin on, if that is before.
+        let last = (from - from % LINE).max((from + length).wrapping_sub(LINE));
+        let bases = [from.min(last), last].into_iter().take(GROUPS);
+
+        let right = _mm_cvtsi64_si128(group.right as i64);
         let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
-        let bits = _mm512_add_epi64(
-            _mm512_mul_epu32(lanes, _mm512_set1_epi64(i64::from(group.width))),
-            _mm512_set1_epi64((bit % 8) as i64),
-        );
-        let shifts = _mm512_and_si512(bits, _mm512_set1_epi64(7));
-        // Each lane takes the eight bytes from its first one on.
-        let bytes = _mm512_add_epi8(
-            _mm512_shuffle_epi8(
-                _mm512_srli_epi64::<3>(bits),
-                _mm512_set4_epi32(0x0808_0808, 0x0808_0808, 0, 0),
-            ),
-            _mm512_set1_epi64(0x0706_0504_0302_0100),
-        );
-        let mask = _mm512_set1_epi64(_bzhi_u64(u64::MAX, group.width) as i64);
-        let limit = _mm512_set1_epi64(u as i64);
-        let right = _mm_cvtsi32_si128(group.right as i32);
         let mut line = _mm512_add_epi64(
             _mm512_mullo_epi64(lanes, _mm512_set1_epi64(group.mantissa as i64)),
             _mm512_set1_epi64(group.mantissa.wrapping_mul(group.row as u64) as i64),
         );
-        let step = _mm512_set1_epi64((group.mantissa << 3) as i64);
-        let (mut below, mut equal) = (0, 0);
-        for g in 0..GROUPS {
-            let base = if g == 0 { first } else { second };
+        let limit = _mm512_set1_epi64(u as i64);
+        let (mut are_below, mut are_equal) = (0, 0);
+        for (g, base) in bases.enumerate() {
             let words = _mm512_loadu_si512(group.residuals.with_addr(base).cast());
             let own = (from + g * width).wrapping_sub(base);
-            let bytes = _mm512_add_epi8(bytes, _mm512_set1_epi8(own as i8));
-            let residuals = _mm512_and_si512(
-                _mm512_srlv_epi64(_mm512_permutexvar_epi8(bytes, words), shifts),
-                mask,
+            let bytes = _mm512_add_epi8(
+                _mm512_load_si512(spread.bytes.as_ptr().cast()),
+                _mm512_set1_epi8(own as i8),
             );
+            let residuals = _mm512_permutexvar_epi8(bytes, words);
+            let residuals = _mm512_srl_epi64(_mm512_sllv_epi64(residuals, above), free);
             let keys = _mm512_add_epi64(_mm512_srl_epi64(line, right), residuals);
-            below |= u32::from(_mm512_cmplt_epu64_mask(keys, limit)) << (8 * g);
-            equal |= u32::from(_mm512_cmpeq_epu64_mask(keys, limit)) << (8 * g);
-            line = _mm512_add_epi64(line, step);
+            are_below |= u32::from(_mm512_cmplt_epu64_mask(keys, limit)) << (8 * g);
+            are_equal |= u32::from(_mm512_cmpeq_epu64_mask(keys, limit)) << (8 * g);
+            line = _mm512_add_epi64(line, _mm512_set1_epi64((group.mantissa << 3) as i64));
         }
-        (below, equal)
+        (are_below, are_equal)
+    }
+}
+
+/// How many of the first `rows` bits are set.
+///
+/// # Safety
+/// The processor must support this ([`is_supported`]).
+#[inline(always)]
+pub(super) unsafe fn count_of_first(bits: u32, rows: usize) -> usize {
+    // SAFETY: the caller sees to the features.
+    unsafe { _bzhi_u32(bits, rows as u32).count_ones() as usize }
+}
+
+/// `distance * rows + before` as a row: 0 where it is not above 0, and at least `2^63` where it is a large number.
+///
+/// # Safety
+/// The processor must support this ([`is_supported`]).
+#[inline(always)]
+pub(super) unsafe fn row(distance: u64, rows: f32, before: f32) -> usize {
+    // SAFETY: the caller sees to the features.
+    unsafe {
+        let at = _mm_set_ss(distance as f32 * rows + before);
+        _mm_cvttss_i64(_mm_max_ss(at, _mm_setzero_ps())) as usize
     }
 }
 

@@ -366,7 +366,7 @@ fn a_wrong_model_gives_right_answers() {
         for float in [0.0, -1.0, 1e9, f32::INFINITY, f32::NAN] {
             broken(&|l| {
                 if !l.is_sampled::<u64>() {
-                    l.kind = 0;
+                    l.hints[40] = 8;
                     l.hints[..4].copy_from_slice(&f32::to_le_bytes(float));
                 }
             });
