@@ -160,6 +160,20 @@ fn sets_longer_than_the_longest_leaf() {
     }
 }
 
+/// The last leaf stores residuals of more rows than it has keys; they must not count.
+#[test]
+fn keys_above_the_last_one_are_at_the_end() {
+    let mut next = random(11);
+    for count in [130, 700, 1_001, 1_009, 1_023] {
+        let mut keys: Vec<u64> = (0..count).map(|_| next() >> 24).collect();
+        keys.sort_unstable();
+        let last = keys[keys.len() - 1];
+        let gap = (last - keys[0]) / count;
+        let above: Vec<u64> = (1..2_000).map(|i| last + i * gap / 16).collect();
+        check(&keys, &above);
+    }
+}
+
 #[test]
 fn jittered_uniform_and_bursty_sets() {
     let mut next = random(1);
