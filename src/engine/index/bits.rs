@@ -102,7 +102,9 @@ impl Packer {
 
     /// Takes the words so far: a chunk.
     pub(super) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+        // The next one will be as long.
+        let next = Vec::with_capacity(self.bytes.capacity());
+        std::mem::replace(&mut self.bytes, next)
     }
 
     /// Fills the last word of a leaf.

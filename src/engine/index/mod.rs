@@ -47,25 +47,30 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0..8 | from the lowest bit: exponent *e* (8 bits), residual width *b* (8), bias *c* (8), kind (2), argument *a* (6), mantissa *s* (32) |
-//! | 8..12 | position of its first key |
-//! | 12..16 | where its residuals are: chunk (20 bits), and the word of it where they begin (12) |
-//! | 16..64 | hints |
+//! | 0..4 | position of its first key |
+//! | 4..8 | where its residuals are: chunk (20 bits), and the word of it where they begin (12) |
+//! | 8..12 | mantissa *s* of its line |
+//! | 12 | exponent *e* |
+//! | 13 | residual width *b* |
+//! | 14 | bias *c* |
+//! | 15 | kind (low 2 bits) and its argument *a* |
+//! | 16..64 | samples, and the number of keys |
 //!
 //! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of keys.
-//! line(*i*) is *s* × *i* >> *e* where *e* is below 64 and *s* × *i* << (*e* − 128) where it is 128 or more. residual(*i*) is the
-//! *b* bits from bit *b* × *i* on from the leaf's first word; *b* is at most 56, or 120 for `u128`, or all bits
-//! of a key. The root is not stored, it is rebuilt from the first keys.
+//! line(*i*) is *s* × *i* >> *e* where *e* is below 64, and *s* × *i* << (*e* − 128) where it is 128 or more.
+//! residual(*i*) is the *b* bits from bit *b* × *i* on from the leaf's first word; *b* is at most 56, or 120 for
+//! `u128`, or all bits of a key. The root is not stored, it is rebuilt from the first keys.
 //!
-//! A leaf of kind 2, or of kind 3 where *a* is not 0, has samples: its hints are 32 numbers of 12 bits. It has 512 keys at most. The last number is
-//! how many, less one; those before are samples of its 16th key, 32nd and so on, counted from 0: line(*i*) + residual(*i*) without the lowest *a* bits, or 2*a* in kind 3. Those that the
-//! leaf is too short for have all bits set, and no other has. It stores residuals of whole groups of 16 keys; those beyond its last key have all bits set; only the last
-//! leaf has such.
+//! Kind 0 and 1: 8 or 16 rows hold any window of the leaf, a row before it and one after it. Kind 2: the leaf
+//! has samples. Kind 3, of `u128` only: keys span more than 62 bits or residuals have more than 56, and there are samples unless
+//! *a* is 0. Without samples, a leaf has 65,536 keys at most, residuals of 50 bits at most but for kind 3, and the number of keys less one in the last
+//! two bytes.
 //!
-//! Other leaves have kind 0 or 1, where 8 or 16 rows hold any key that is looked for and a row before and after it, or kind 3, where that many
-//! do in 128 bits. The hints of kind 0 and 1 are two floats of 32 bits, rows per key of the line and the row to begin at for the first key.
-//! The last two bytes say how many keys there are, less one; 65,536 at most. Kind 3 is for `u128`, keys that span more than 62 bits or have residuals
-//! of more than 56.
+//! With samples, a leaf has 512 keys at most. Bytes 16..64 are 32 numbers of 12 bits, the last of which is the number of keys
+//! less one. Those before are line(*i*) + residual(*i*) of key 16, 32 and so on, counted from 0, without the lowest *a* bits
+//! (kind 2) or 2*a* (kind 3); those that the leaf is too short for have all bits set, which no other has.
+//! Such a leaf stores residuals of whole groups of 16 keys. Only the last leaf may have fewer keys; its residuals after the last
+//! have all bits set.
 //!
 //! A chunk is whole words of residuals, of leaf after leaf, 32 KiB at most. Chunk 0 has none: it is where the
 //! leaves lie that need none. Where chunks are and how long is told by the file around them, which has the

@@ -105,8 +105,6 @@ pub(super) struct Root<K> {
     /// The table over all leaves, which all searches begin with, and its entries.
     top: Table<K>,
     steps: Vec<u32>,
-    /// The last of these, for all that is above.
-    last: u32,
     /// The other tables, and the entries of these.
     tables: Vec<Table<K>>,
     entries: Vec<u32>,
@@ -117,11 +115,9 @@ impl<K: ModelKey> Root<K> {
     pub(super) fn new(firsts: &[K]) -> Self {
         let top = Table::search(0, 0);
         let (steps, tables, entries) = (Vec::new(), Vec::new(), Vec::new());
-        let mut root = Self { top, steps, last: 0, tables, entries };
+        let mut root = Self { top, steps, tables, entries };
         if !firsts.is_empty() {
-            let (top, steps) = root.table(firsts, 0, firsts.len(), 1);
-            (root.top, root.last) = (top, steps[steps.len() - 1]);
-            root.steps = steps;
+            (root.top, root.steps) = root.table(firsts, 0, firsts.len(), 1);
         }
         root
     }
@@ -182,11 +178,18 @@ impl<K: ModelKey> Root<K> {
     /// Follows what [`Self::begin`] gave to the first leaf that may hold `q`, and how many more may.
     #[inline(always)]
     pub(super) fn follow(&self, q: K, step: usize) -> (usize, usize) {
-        let entry = self.steps.get(step).copied().unwrap_or(self.last);
+        let entry = if step < self.steps.len() { self.steps[step] } else { self.last() };
         if entry & NESTED != 0 {
             return self.follow_tables(q, entry);
         }
         Self::leaves(entry)
+    }
+
+    /// The entry of the last step, for all that is above. Apart, because it is seldom asked for.
+    #[cold]
+    #[inline(never)]
+    fn last(&self) -> u32 {
+        self.steps[self.steps.len() - 1]
     }
 
     #[inline(always)]

@@ -87,17 +87,16 @@ pub(super) unsafe fn compare<const GROUPS: usize, const WHOLE: bool>(
         let bit = group.row * width;
         let from = group.residuals.addr() + bit / 8;
         let mut above = _mm512_load_si512(spread.above.as_ptr().cast());
-        let mut length = GROUPS * width;
         if !WHOLE {
             above = _mm512_sub_epi64(above, _mm512_set1_epi64((bit % 8) as i64));
-            length += usize::from(!bit.is_multiple_of(8));
         }
         let free = _mm_cvtsi64_si128(group.free as i64);
-        // No cache line is touched that has no residual of these: 64 bytes up to the last one are read, or from the begin of the line that holds all;
-        // for the first group from its own begin on, if that is before.
-        let last = (from - from % LINE).max((from + length).wrapping_sub(LINE));
-        let bases = [from.min(last), last].into_iter().take(GROUPS);
-
+        // No cache line is touched that has no residual of these: 64 bytes are read from the begin of the line that holds all, or for the first group from its
+        // own begin on and for the second up to its end. Those of a group begin so far from there:
+        let length = GROUPS * width + usize::from(!WHOLE);
+        let into = from % LINE;
+        let begins =
+            if into + length <= LINE { [into, into + width] } else { [0, width + LINE - length] };
         let right = _mm_cvtsi64_si128(group.right as i64);
         let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
         let mut line = _mm512_add_epi64(
@@ -106,12 +105,12 @@ pub(super) unsafe fn compare<const GROUPS: usize, const WHOLE: bool>(
         );
         let limit = _mm512_set1_epi64(u as i64);
         let (mut are_below, mut are_equal) = (0, 0);
-        for (g, base) in bases.enumerate() {
-            let words = _mm512_loadu_si512(group.residuals.with_addr(base).cast());
-            let own = (from + g * width).wrapping_sub(base);
+        for (g, begin) in begins.into_iter().take(GROUPS).enumerate() {
+            let words = group.residuals.with_addr(from + g * width - begin);
+            let words = _mm512_loadu_si512(words.cast());
             let bytes = _mm512_add_epi8(
                 _mm512_load_si512(spread.bytes.as_ptr().cast()),
-                _mm512_set1_epi8(own as i8),
+                _mm512_set1_epi8(begin as i8),
             );
             let residuals = _mm512_permutexvar_epi8(bytes, words);
             let residuals = _mm512_srl_epi64(_mm512_sllv_epi64(residuals, above), free);
