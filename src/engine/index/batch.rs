@@ -7,8 +7,8 @@ use super::leaf::{Found, SAMPLE_ROWS};
 use super::root::Root;
 use super::{LearnedKeys, Missing};
 
-/// Keys that go through a stage together: enough that a stage does not wait for its memory, few enough that what all stages asked
-/// for fits the nearest cache.
+/// Keys that go through a stage together: enough that a stage does not wait for its memory, few enough
+/// that what all stages asked for fits the nearest cache.
 const GROUP: usize = 8;
 /// Stages of a lookup.
 const STAGES: usize = 5;
@@ -30,8 +30,9 @@ struct Search<'a, K> {
 impl<K: ModelKey> LearnedKeys<K> {
     /// [`Self::find`] of every key of `q`, in any order, into `out`, and into `found` where it is not empty.
     ///
-    /// A lookup waits for memory up to four times: for its entry in the root, the first keys of leaves, its leaf and residuals. Groups of keys follow
-    /// each other through these stages, so that what one waits for comes while the others compute.
+    /// A lookup waits for memory up to four times: for its entry in the root, the first keys of leaves,
+    /// its leaf and residuals. Groups of keys follow each other through these stages, so that what one
+    /// waits for comes while the others compute.
     ///
     /// # Errors
     /// The chunk that is missing, and for how many of the keys there are answers already.
@@ -89,7 +90,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         let Some(last) = q.last() else { return Ok(()) };
         let none = Search { leaf: 0, lo: 0, hi: 0, u: K::default(), residuals: &[] };
         let mut searches = [[none; GROUP]; STAGES];
-        // All groups are whole, so that no stage asks how long its group is: the last one has its last key several times.
+        // All groups are whole, so that no stage asks how long its group is: the last one has its last
+        // key several times.
         let (whole, rest) = q.as_chunks::<GROUP>();
         let mut tail = [*last; GROUP];
         tail[..rest.len()].copy_from_slice(rest);

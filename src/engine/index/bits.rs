@@ -57,7 +57,8 @@ impl Packed<'_> {
     /// Asks for the cache lines that hold bytes `from..to`, a few of them if they are many.
     #[inline(always)]
     pub(super) fn prefetch(&self, from: usize, to: usize) {
-        // The first and the last even where they are one: how many there are cannot be foreseen, and to ask twice costs less.
+        // The first and the last even where they are one: how many there are cannot be foreseen, and to
+        // ask twice costs less.
         let base = self.0.as_ptr();
         let last = to.saturating_sub(1);
         prefetch(base.wrapping_add(from));

@@ -81,8 +81,8 @@ fn bytes(lines: &[Line], len: usize) -> &[u8] {
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len + PADDING) }
 }
 
-/// A chunk that is in memory, and how often it was used, up to [`MAX_USES`]. Its parts stand here one by one so that a slot of the
-/// table takes half a cache line.
+/// A chunk that is in memory, and how often it was used, up to [`MAX_USES`]. Its parts stand here one
+/// by one so that a slot of the table takes half a cache line.
 #[derive(Debug)]
 struct Held {
     lines: Arc<[Line]>,

@@ -16,8 +16,8 @@ use super::{LearnedKeys, Model};
 
 /// Keys of the blocks that are cut or joined.
 const BLOCK: usize = 4096;
-/// What a leaf costs, in bits: twice what it and its share of the root take, because leaves are worth more than keys where they fit a
-/// cache that keys do not fit.
+/// What a leaf costs, in bits: twice what it and its share of the root take, because leaves are worth
+/// more than keys where they fit a cache that keys do not fit.
 const LEAF_COST: usize = 1280;
 /// Leaves are not cut below this.
 const MIN_LEAF: usize = 128;

@@ -124,7 +124,7 @@ fn check_leaves<K: ModelKey>(leaves: &[Leaf], len: usize, chunk_lengths: &[u32])
             return bad(i, "is of a kind that such keys do not have");
         }
         let (right, left) = leaf.line().shifts();
-        if right >= u64::BITS || left >= K::BITS {
+        if right >= u64::BITS || left >= if leaf.is_slim::<K>() { u64::BITS } else { K::BITS } {
             return bad(i, "has a line too steep for its keys, or too flat");
         }
         let own = (leaf.stored_rows::<K>() as u64 * u64::from(width)).div_ceil(64);

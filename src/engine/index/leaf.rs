@@ -28,7 +28,8 @@ pub(super) const SAMPLE_BITS: u32 = 12;
 const NO_SAMPLE: u16 = (1 << SAMPLE_BITS) - 1;
 /// Bytes of a leaf's hints.
 pub(super) const HINTS: usize = LANES * SAMPLE_BITS as usize / 8;
-/// Bits of residuals at most that are compared at once from any row on: eight bytes hold one, which begins at the sum of two bits below eight.
+/// Bits of residuals at most that are compared at once from any row on: eight bytes hold one, which
+/// begins at the sum of two bits below eight.
 pub(super) const MAX_AIMED: u32 = 64 - 2 * 7;
 /// Bits that the keys of a leaf span at most that is searched in 64 bits though keys have 128.
 pub(super) const SLIM_BITS: u32 = 62;
@@ -42,7 +43,8 @@ pub(super) enum Kind {
     Rows16 = 1,
     /// Samples. The bits of a relative key that they leave out are the argument.
     Sampled = 2,
-    /// Keys or residuals do not fit 64 bits. Samples where the argument is not 0: they leave out twice as many bits.
+    /// Keys or residuals do not fit 64 bits. Samples where the argument is not 0: they leave out twice
+    /// as many bits.
     Wide = 3,
 }
 
@@ -114,9 +116,10 @@ pub(super) struct Leaf {
     pub bias: u8,
     /// Its [`Kind`], in the lowest two bits, and the kind's argument.
     pub kind: u8,
-    /// With samples: high bits of the relative keys of every [`SAMPLE_ROWS`]th row but the first, of 12 bits each;
-    /// those behind the last one have all bits set; in place of one more, the number of keys less one. Without: the number of keys less one in the
-    /// last two bytes, and before it what is derived of the other fields and not stored ([`Self::derive`]).
+    /// With samples: high bits of the relative keys of every [`SAMPLE_ROWS`]th row but the first, of 12
+    /// bits each; those behind the last one have all bits set; in place of one more, the number of keys
+    /// less one. Without: the number of keys less one in the last two bytes, and before it what is
+    /// derived of the other fields and not stored ([`Self::derive`]).
     pub hints: [u8; HINTS],
 }
 
@@ -125,14 +128,16 @@ pub(super) struct Leaf {
 pub(super) struct Found {
     /// The row.
     pub at: usize,
-    /// Whether the rows around it say that it is the right one; otherwise the search goes on from there ([`LeafView::settle`]).
+    /// Whether the rows around it say that it is the right one; otherwise the search goes on from there
+    /// ([`LeafView::settle`]).
     pub certain: bool,
     /// If it is certain, whether the key there is the one looked for.
     pub there: bool,
 }
 
 impl Found {
-    /// Of `rows` rows from `lo` on that were compared at once, the first `below` were below; in `equal`, bits say which are what was looked for.
+    /// Of `rows` rows from `lo` on that were compared at once, the first `below` were below; in
+    /// `equal`, bits say which are what was looked for.
     #[inline(always)]
     fn new(lo: usize, rows: usize, below: usize, equal: u32) -> Self {
         // Where the answer lies among them, it is verified, and there was no branch on a key.
@@ -189,9 +194,10 @@ impl Leaf {
         leaf
     }
 
-    /// Derives what a search needs, of a leaf without samples, if it is searched in 64 bits: rows per key of the line and the row to begin
-    /// at for the first key (floats of 32 bits); mantissa, shifted to the left where the line is; bias; the line's shift to the right; the
-    /// bits of 64 that a residual does not take; rows to compare.
+    /// Derives what a search needs, of a leaf without samples, if it is searched in 64 bits: rows per
+    /// key of the line and the row to begin at for the first key (floats of 32 bits); mantissa, shifted
+    /// to the left where the line is; bias; the line's shift to the right; the bits of 64 that a
+    /// residual does not take; rows to compare.
     pub(super) fn derive(&mut self) {
         if self.is(Kind::Wide) {
             return;
@@ -242,7 +248,8 @@ impl Leaf {
         usize::from(if self.is_sampled::<K>() { last >> (16 - SAMPLE_BITS) } else { last }) + 1
     }
 
-    /// Rows that residuals are stored of: with samples, whole groups of [`SAMPLE_ROWS`]. Those after the last key have all bits set.
+    /// Rows that residuals are stored of: with samples, whole groups of [`SAMPLE_ROWS`]. Those after
+    /// the last key have all bits set.
     pub(super) fn stored_rows<K: ModelKey>(&self) -> usize {
         stored_rows(self.len::<K>(), self.is_sampled::<K>())
     }
@@ -309,10 +316,13 @@ impl Leaf {
         }
     }
 
-    /// The first of [`SAMPLE_ROWS`] rows of a leaf with samples that [`LeafView::find_sampled`] is to look at for `u`: those between two samples or, where
-    /// one is equal to that of `u`, around it. Where several are equal, the answer is in none or in one of the rows from the sample before to
-    /// the one after them, which are the error. The first row whose relative key is `>= u` is among these rows or the one after them, and the first
-    /// of them is below `u`, unless it is the leaf's first or there was but one equal. They may go beyond the last key as far as there are stored rows.
+    /// The first of [`SAMPLE_ROWS`] rows of a leaf with samples that [`LeafView::find_sampled`] is to
+    /// look at for `u`: those between two samples or, where one is equal to that of `u`, around it.
+    /// Where several are equal, the answer is in none or in one of the rows from the sample before to
+    /// the one after them, which are the error. The first row whose relative key is `>= u` is among
+    /// these rows or the one after them, and the first of them is below `u`, unless it is the leaf's
+    /// first or there was but one equal. They may go beyond the last key as far as there are stored
+    /// rows.
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
@@ -427,9 +437,10 @@ impl Leaf {
         (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows of a leaf without samples that [`LeafView::find_sampled`] is to look at for what lies `distance` above the first key and has
-    /// the relative value `u`: the window, or with `SIMD` the rows to compare at once, which takes one product. It is off by a row now
-    /// and then, when the search goes on.
+    /// The rows of a leaf without samples that [`LeafView::find_sampled`] is to look at for what lies
+    /// `distance` above the first key and has the relative value `u`: the window, or with `SIMD` the
+    /// rows to compare at once, which takes one product. It is off by a row now and then, when the
+    /// search goes on.
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
@@ -556,7 +567,8 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
                 free: u64::from(u64::BITS - self.width),
                 row: lo,
             };
-            // SAFETY: see `residuals`; `narrow` gives multiples of eight. Rows after the last key count as keys above it.
+            // SAFETY: see `residuals`; `narrow` gives multiples of eight. Rows after the last key count
+            // as keys above it.
             let (below, equal) = unsafe { simd::compare::<2, true>(&group, u.clamp64()) };
             return Found::new(lo, SAMPLE_ROWS, below.count_ones() as usize, equal);
         }
@@ -598,8 +610,9 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         self.search(leaf.len::<K>(), u, lo, hi)
     }
 
-    /// Where the leaf's residuals begin. Those from row `row` on may be compared at once if keys and residuals fit 64 bits: the first group begins at a row of the
-    /// leaf or at its end, so within the words or at their end; two groups of at most 64 bytes on are within the padding.
+    /// Where the leaf's residuals begin. Those from row `row` on may be compared at once if keys and
+    /// residuals fit 64 bits: the first group begins at a row of the leaf or at its end, so within the
+    /// words or at their end; two groups of at most 64 bytes on are within the padding.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn residuals(&self, row: usize) -> *const u8 {

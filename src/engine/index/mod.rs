@@ -56,21 +56,22 @@
 //! | 15 | kind (low 2 bits) and its argument *a* |
 //! | 16..64 | samples, and the number of keys |
 //!
-//! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of keys.
-//! line(*i*) is *s* × *i* >> *e* where *e* is below 64, and *s* × *i* << (*e* − 128) where it is 128 or more.
-//! residual(*i*) is the *b* bits from bit *b* × *i* on from the leaf's first word; *b* is at most 56, or 120 for
-//! `u128`, or all bits of a key. The root is not stored, it is rebuilt from the first keys.
+//! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of
+//! keys. line(*i*) is *s* × *i* >> *e* where *e* is below 64, and *s* × *i* << (*e* − 128) where it is
+//! 128 or more. residual(*i*) is the *b* bits from bit *b* × *i* on from the leaf's first word; *b* is
+//! at most 56, or 120 for `u128`, or all bits of a key. The root is not stored, it is rebuilt from the
+//! first keys.
 //!
 //! Kind 0 and 1: 8 or 16 rows hold any window of the leaf, a row before it and one after it. Kind 2: the leaf
-//! has samples. Kind 3, of `u128` only: keys span more than 62 bits or residuals have more than 56, and there are samples unless
-//! *a* is 0. Without samples, a leaf has 65,536 keys at most, residuals of 50 bits at most but for kind 3, and the number of keys less one in the last
-//! two bytes.
+//! has samples. Kind 3, of `u128` only: keys span more than 62 bits or residuals have more than 56, and there
+//! are samples unless *a* is 0. Without samples, a leaf has 65,536 keys at most, residuals of 50 bits at most
+//! but for kind 3, and the number of keys less one in the last two bytes.
 //!
-//! With samples, a leaf has 512 keys at most. Bytes 16..64 are 32 numbers of 12 bits, the last of which is the number of keys
-//! less one. Those before are line(*i*) + residual(*i*) of key 16, 32 and so on, counted from 0, without the lowest *a* bits
-//! (kind 2) or 2*a* (kind 3); those that the leaf is too short for have all bits set, which no other has.
-//! Such a leaf stores residuals of whole groups of 16 keys. Only the last leaf may have fewer keys; its residuals after the last
-//! have all bits set.
+//! With samples, a leaf has 512 keys at most. Bytes 16..64 are 32 numbers of 12 bits, the last of which
+//! is the number of keys less one. Those before are line(*i*) + residual(*i*) of key 16, 32 and so on,
+//! counted from 0, without the lowest *a* bits (kind 2) or 2*a* (kind 3); those that the leaf is too
+//! short for have all bits set, which no other has. Such a leaf stores residuals of whole groups of 16
+//! keys. Only the last leaf may have fewer keys; its residuals after the last have all bits set.
 //!
 //! A chunk is whole words of residuals, of leaf after leaf, 32 KiB at most. Chunk 0 has none: it is where the
 //! leaves lie that need none. Where chunks are and how long is told by the file around them, which has the
@@ -413,7 +414,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         Ok((position, self.is_at(leaf, q, position)?))
     }
 
-    /// Searches leaf `leaf` for what lies `distance` above its first key. Gives its relative value as well; what is found is a position.
+    /// Searches leaf `leaf` for what lies `distance` above its first key. Gives its relative value as
+    /// well; what is found is a position.
     ///
     /// # Safety
     /// See [`LeafView::find_sampled`](leaf::LeafView::find_sampled).
@@ -450,8 +452,9 @@ impl<K: ModelKey> LearnedKeys<K> {
         Found { at: at.min(self.model.len), there: found.there && at < self.model.len, ..found }
     }
 
-    /// Of rows `rows` of leaf `leaf`, which has samples, the first of those around `u` that [`LeafView::find_sampled`](leaf::LeafView::find_sampled) can look at. Apart, as
-    /// is [`Self::settle`], so that the search has the registers for itself.
+    /// Of rows `rows` of leaf `leaf`, which has samples, the first of those around `u` that
+    /// [`LeafView::find_sampled`](leaf::LeafView::find_sampled) can look at. Apart, as is
+    /// [`Self::settle`], so that the search has the registers for itself.
     #[cold]
     #[inline(never)]
     fn halve(&self, leaf: usize, u: K, rows: Range<usize>) -> Result<usize, Missing> {
@@ -462,7 +465,8 @@ impl<K: ModelKey> LearnedKeys<K> {
         Ok(view.halve(u, rows.start, hi))
     }
 
-    /// Goes on from position `at`, in leaf `leaf` or after its end, with a search for `u` that may not be over there. This is rare.
+    /// Goes on from position `at`, in leaf `leaf` or after its end, with a search for `u` that may not
+    /// be over there. This is rare.
     #[cold]
     #[inline(never)]
     fn settle(&self, leaf: usize, u: K, at: usize) -> Result<usize, Missing> {

@@ -1,9 +1,11 @@
 //! The root: from a key to its leaf.
 //!
-//! A table over the leaves' key range in even steps: of the distance from the least key or, where keys crowd near it, of that distance's
-//! logarithm. Both are monotone whatever the keys are. Where one step holds more than a few leaves, a table of its own, over just their range, hangs
-//! below; where three tables deep that is still so, the leaves are searched. An entry says which leaf is the last to begin before the step, and
-//! how many begin in it. It is exact for leaves whose first keys are in order, as those of every model are.
+//! A table over the leaves' key range in even steps: of the distance from the least key or, where keys
+//! crowd near it, of that distance's logarithm. Both are monotone whatever the keys are. Where one step
+//! holds more than a few leaves, a table of its own, over just their range, hangs below; where three
+//! tables deep that is still so, the leaves are searched. An entry says which leaf is the last to begin
+//! before the step, and how many begin in it. It is exact for leaves whose first keys are in order, as
+//! those of every model are.
 
 use super::bits::prefetch;
 use super::key::ModelKey;
@@ -65,7 +67,8 @@ impl<K: ModelKey> Table<K> {
     fn new(firsts: &[K], scale: Scale) -> Self {
         let min = firsts[0];
         let range = scale.place(firsts[firsts.len() - 1].sub(min));
-        // At least a step for each two leaves and at most two a leaf; four times as many if few of the magnitudes have keys.
+        // At least a step for each two leaves and at most two a leaf; four times as many if few of the
+        // magnitudes have keys.
         let steps = firsts.len() * if scale == Scale::Log { 8 } else { 2 };
         let shift = range.bit_len().saturating_sub(steps.ilog2());
         Self { scale, min, last: range.shr(shift), shift, offset: 0, leaves: 0 }
@@ -211,8 +214,8 @@ impl<K: ModelKey> Root<K> {
         Self::leaves(entry)
     }
 
-    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`; and its first key. `firsts` are those of all leaves, and
-    /// [`SENTINELS`].
+    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`; and its first
+    /// key. `firsts` are those of all leaves, and [`SENTINELS`].
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].

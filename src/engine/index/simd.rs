@@ -68,12 +68,13 @@ const fn spreads() -> [Spread; 65] {
     all
 }
 
-/// Of the `8 * GROUPS` rows from `group.row` on, which are below `u` and which are equal to it, the first one in the lowest bit. With `WHOLE`,
-/// `group.row` is a multiple of eight; otherwise residuals have [`MAX_AIMED`] bits at most.
+/// Of the `8 * GROUPS` rows from `group.row` on, which are below `u` and which are equal to it, the
+/// first one in the lowest bit. With `WHOLE`, `group.row` is a multiple of eight; otherwise residuals
+/// have [`MAX_AIMED`] bits at most.
 ///
 /// # Safety
-/// The processor must support this ([`is_supported`]), residuals have 64 bits at most, 128 bytes from the first one on must be readable, as must the
-/// cache lines that hold residuals of these.
+/// The processor must support this ([`is_supported`]), residuals have 64 bits at most, 128 bytes from
+/// the first one on must be readable, as must the cache lines that hold residuals of these.
 #[inline(always)]
 pub(super) unsafe fn compare<const GROUPS: usize, const WHOLE: bool>(
     group: &Group,
@@ -91,8 +92,9 @@ pub(super) unsafe fn compare<const GROUPS: usize, const WHOLE: bool>(
             above = _mm512_sub_epi64(above, _mm512_set1_epi64((bit % 8) as i64));
         }
         let free = _mm_cvtsi64_si128(group.free as i64);
-        // No cache line is touched that has no residual of these: 64 bytes are read from the begin of the line that holds all, or for the first group from its
-        // own begin on and for the second up to its end. Those of a group begin so far from there:
+        // No cache line is touched that has no residual of these: 64 bytes are read from the begin of
+        // the line that holds all, or for the first group from its own begin on and for the second up
+        // to its end. Those of a group begin so far from there:
         let length = GROUPS * width + usize::from(!WHOLE);
         let into = from % LINE;
         let begins =
@@ -133,7 +135,8 @@ pub(super) unsafe fn count_of_first(bits: u32, rows: usize) -> usize {
     unsafe { _bzhi_u32(bits, rows as u32).count_ones() as usize }
 }
 
-/// `distance * rows + before` as a row: 0 where it is not above 0, and at least `2^63` where it is a large number.
+/// `distance * rows + before` as a row: 0 where it is not above 0, and at least `2^63` where it is a
+/// large number.
 ///
 /// # Safety
 /// The processor must support this ([`is_supported`]).

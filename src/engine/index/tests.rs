@@ -438,6 +438,12 @@ fn damage_is_named() {
     disordered[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
     let error = LearnedKeys::<u64>::decode_from(&disordered, &lengths_of_many).expect_err("order");
     assert!(error.message().contains("leaf 1 has a first key below"), "{error}");
+    // Lines of keys of 128 bits may be shifted further than those that are computed in 64.
+    let mut steep = Stored::of(&LearnedKeys::<u128>::build(&[1, 2, 3, 10]));
+    let exponent = steep.model.len() - 64 + 12;
+    steep.model[exponent] = 128 + 70;
+    let error = steep.read::<u128>().expect_err("too steep");
+    assert!(error.message().contains("too steep"), "{error}");
     let short = Chunk::new(&vec![0; lengths[1] as usize - 1]);
     assert_eq!(read(&lengths).unwrap().put(1, &short).expect_err("too short").kind(), kind);
 }
