@@ -95,7 +95,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::bits::Packed;
+use self::bits::{Packed, prefetch};
 pub use self::chunks::{Chunk, Chunks, Missing};
 pub use self::filter::{BuiltFilters, Filters, Probe, hash_bytes, hash_number};
 pub use self::fit::Builder;
@@ -208,6 +208,10 @@ impl<K: ModelKey> Model<K> {
             return None;
         }
         let (leaf, more) = self.root.follow(q, self.root.begin(q));
+        // It is one of them, mostly the first or the last, and comes while their first keys are compared.
+        let leaves = self.leaves.as_ptr().wrapping_add(leaf);
+        prefetch(leaves);
+        prefetch(leaves.wrapping_add(more));
         // SAFETY: the caller sees to it.
         let (leaf, first) = unsafe { Root::choose::<SIMD>(&self.firsts, q, leaf, more) };
         Some((leaf, q.sub(first)))
