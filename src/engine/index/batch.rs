@@ -18,10 +18,12 @@ const STAGES: usize = 5;
 struct Search<'a, K> {
     /// After the first stage, where the root goes on; then the leaf.
     leaf: u32,
-    /// The rows where the answer is, ends included. Before the leaf is known, `hi` is how many more it may be.
+    /// The rows where the answer is, ends included; of a leaf whose line has breaks, `hi` is the part
+    /// of it.
     lo: u32,
     hi: u32,
-    /// How far what is looked for is above the leaf's first key; after the fourth stage, its relative value.
+    /// How far what is looked for is above the leaf's first key; after the fourth stage its relative
+    /// value, unless the leaf's line has breaks.
     u: K,
     /// The chunk of the leaf.
     residuals: &'a [u8],
@@ -150,11 +152,11 @@ impl<K: ModelKey> LearnedKeys<K> {
     /// From the entry of the root to the leaves that it may be.
     #[inline(always)]
     fn follow(&self, root: &Root<K>, s: &mut Search<'_, K>, q: K) {
-        let (leaf, more) = root.follow(q, s.leaf as usize);
+        let (leaf, more) = root.follow(&self.model.firsts, q, s.leaf as usize);
         let firsts = self.model.firsts.as_ptr().wrapping_add(leaf);
         prefetch(firsts);
         prefetch(firsts.wrapping_add(more.max(LINE / K::BYTES)));
-        (s.leaf, s.hi) = (leaf as u32, more as u32);
+        s.leaf = leaf as u32;
     }
 
     /// The leaf.
@@ -165,8 +167,7 @@ impl<K: ModelKey> LearnedKeys<K> {
     unsafe fn choose<const SIMD: bool>(&self, s: &mut Search<'_, K>, q: K) {
         let model = &*self.model;
         // SAFETY: the caller sees to it.
-        let (leaf, first) =
-            unsafe { Root::choose::<SIMD>(&model.firsts, q, s.leaf as usize, s.hi as usize) };
+        let (leaf, first) = unsafe { Root::choose::<SIMD>(&model.firsts, q, s.leaf as usize) };
         prefetch(model.leaves.as_ptr().wrapping_add(leaf));
         s.leaf = leaf as u32;
         s.u = q.saturating_sub(first);
@@ -179,6 +180,14 @@ impl<K: ModelKey> LearnedKeys<K> {
     #[inline(always)]
     unsafe fn narrow<'a, const SIMD: bool>(&'a self, s: &mut Search<'a, K>) -> Result<(), Missing> {
         let l = &self.model.leaves[s.leaf as usize];
+        if l.has_breaks() {
+            // SAFETY: the caller sees to it.
+            let (part, lo) = unsafe { l.aim_broken::<K, SIMD>(s.u) };
+            s.residuals = self.chunks.get(l.chunk())?;
+            l.prefetch(Packed(s.residuals), lo, lo + SAMPLE_ROWS);
+            (s.lo, s.hi) = (lo as u32, part as u32);
+            return Ok(());
+        }
         let u = l.relative(s.u);
         // SAFETY: the caller sees to it.
         let (lo, hi) = unsafe {
@@ -218,9 +227,10 @@ impl<K: ModelKey> LearnedKeys<K> {
             if l.is_sampled::<K>() {
                 let lo = if hi - lo > SAMPLE_ROWS { self.halve(leaf, s.u, lo..hi)? } else { lo };
                 self.sampled(l, view.find_sampled::<SIMD>(l, s.u, lo))
+            } else if l.has_breaks() {
+                l.place(view.find_broken::<SIMD>(l, s.u, hi, lo))
             } else {
-                let found = view.find_aimed::<SIMD>(l, s.u, lo, hi);
-                Found { at: l.start as usize + found.at, ..found }
+                l.place(view.find_aimed::<SIMD>(l, s.u, lo, hi))
             }
         };
         if certain {
@@ -229,7 +239,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             }
             return Ok(at as u32);
         }
-        let position = self.settle(leaf, s.u, at)?;
+        let position = self.settle(leaf, q, at)?;
         if let Some(found) = found {
             *found = self.is_at(leaf, q, position)?;
         }

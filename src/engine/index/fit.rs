@@ -6,10 +6,13 @@
 //! search window of `2^w` over the slope rows.
 
 use super::bits::{NARROW, Packer, usable_width};
+use super::breaks::Breaks;
 use super::chunks::CHUNK_BYTES;
 use super::filter::{BuiltFilters, FilterBuilder};
 use super::key::ModelKey;
-use super::leaf::{Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, stored_rows};
+use super::leaf::{
+    Leaf, Line, MAX_LEAF, MAX_SAMPLED, SLIM_BITS, bias, is_sampled, power_of_2, stored_rows,
+};
 #[cfg(target_arch = "x86_64")]
 use super::simd;
 use super::{LearnedKeys, Model};
@@ -30,6 +33,7 @@ struct Fit {
     line: Line,
     width: u32,
     bias: u8,
+    breaks: Option<Breaks>,
     start: usize,
     len: usize,
 }
@@ -56,7 +60,7 @@ impl Fit {
 
     /// Rows that its residuals spread over.
     fn window(&self) -> f64 {
-        let rows = 2f64.powi(self.width as i32) / self.line.slope();
+        let rows = power_of_2(self.width) / self.line.slope();
         if self.width == 0 { 0.0 } else { rows.min(self.len as f64) }
     }
 }
@@ -194,7 +198,8 @@ impl<K: ModelKey> Builder<K> {
         let errors = fit.pack(keys, &mut self.packer);
         let start = (self.len + fit.start) as u32;
         self.firsts.push(keys[0]);
-        self.leaves.push(Leaf::new(keys, fit.line, fit.width, fit.bias, start, data));
+        let leaf = Leaf::new(keys, fit.line, fit.breaks.as_ref(), fit.width, fit.bias, start, data);
+        self.leaves.push(leaf);
         self.max_error = self.max_error.max(fit.window() / 2.0);
         self.error_sum += errors;
     }
@@ -285,8 +290,21 @@ impl Fit {
         if self.width <= NARROW {
             let mut buffer = [0; PIECE];
             for (i, piece) in keys.chunks(PIECE).enumerate() {
+                let rows = i * PIECE..i * PIECE + piece.len();
                 let out = &mut buffer[..piece.len()];
-                sum += residuals(piece, origin, self.line, i * PIECE, self.width, out);
+                if let Some(breaks) = &self.breaks {
+                    for part in breaks.parts(self.line) {
+                        let own = part.rows.start.max(rows.start)..part.rows.end.min(rows.end);
+                        if own.is_empty() {
+                            continue;
+                        }
+                        let out = &mut out[own.start - rows.start..own.end - rows.start];
+                        let (start, origin) = (own.start, origin.add(part.jump));
+                        sum += residuals(&keys[own], origin, self.line, start, self.width, out);
+                    }
+                } else {
+                    sum += residuals(piece, origin, self.line, rows.start, self.width, out);
+                }
                 let end = PIECE.min(stored - i * PIECE);
                 buffer[piece.len()..end].fill(u64::mask(self.width));
                 packer.append(self.width, &buffer[..end]);
@@ -304,7 +322,7 @@ impl Fit {
             packer.append_wide(self.width, residuals.chain(rest));
         }
         packer.end_leaf();
-        let rows = sum as f64 * 2f64.powi(drop as i32) / self.line.slope();
+        let rows = sum as f64 * power_of_2(drop) / self.line.slope();
         rows.min((keys.len() * keys.len()) as f64)
     }
 }
@@ -377,11 +395,24 @@ fn residuals_in<K: ModelKey>(
     sum
 }
 
-/// The line through the first and the last key of a run.
+/// What fits a run of keys in the fewest bits.
 fn fit<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
+    let whole = fit_whole(all, start, len);
+    // Where samples would have to tell the rows apart, gaps may be why.
+    if whole.is_sampled()
+        && let Some(broken) = fit_broken(all, start, len)
+        && broken.width < whole.width
+    {
+        return broken;
+    }
+    whole
+}
+
+/// The line through the first and the last key of a run.
+fn fit_whole<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
     let keys = &all[start..start + len];
     let range = keys[len - 1].sub(keys[0]);
-    let flat = |width| Fit { line: Line::FLAT, width, bias: 0, start, len };
+    let flat = |width| Fit { line: Line::FLAT, width, bias: 0, breaks: None, start, len };
     if range == K::default() {
         return flat(0);
     }
@@ -391,6 +422,42 @@ fn fit<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
     }
     let line = Line::new(range.to_f64() / (len - 1) as f64);
     let (below, above) = distances(keys, keys[0], line, 0);
+    match band(below, above) {
+        Some((width, bias)) => Fit { line, width, bias, breaks: None, start, len },
+        None => flat(usable_width(range.bit_len(), K::BITS)),
+    }
+}
+
+/// A line that breaks at the widest gaps of a run, if it has such gaps and a search needs no samples then.
+fn fit_broken<K: ModelKey>(all: &[K], start: usize, len: usize) -> Option<Fit> {
+    let keys = &all[start..start + len];
+    let breaks = Breaks::new(keys)?;
+    // The slope that the parts have together.
+    let (mut range, mut steps) = (K::default(), 0);
+    for part in breaks.parts::<K>(Line::FLAT) {
+        range = range.add(keys[part.rows.end - 1].sub(keys[part.rows.start]));
+        steps += part.rows.len() - 1;
+    }
+    let line = Line::new(range.to_f64() / steps.max(1) as f64);
+    let (mut below, mut above) = (K::default(), K::default());
+    for part in breaks.parts::<K>(line) {
+        let first = keys[0].add(part.jump);
+        let own = distances(&keys[part.rows.clone()], first, line, part.rows.start);
+        (below, above) = (below.max(own.0), above.max(own.1));
+    }
+    let (width, bias) = band(below, above)?;
+    (!is_sampled(line, width)).then_some(Fit {
+        line,
+        width,
+        bias,
+        breaks: Some(breaks),
+        start,
+        len,
+    })
+}
+
+/// Width and bias of residuals that reach so far below and above a line, unless all bits of a key are needed.
+fn band<K: ModelKey>(below: K, above: K) -> Option<(u32, u8)> {
     let mut width = usable_width(below.add(above).bit_len(), K::BITS);
     while width < K::BITS {
         // Round the bias up to a 256th of the band; that may push the highest key out of it.
@@ -401,11 +468,11 @@ fn fit<K: ModelKey>(all: &[K], start: usize, len: usize) -> Fit {
             below.low() << (8 - width)
         };
         if steps < 256 && above <= K::mask(width).saturating_sub(bias(steps as u8, width)) {
-            return Fit { line, width, bias: steps as u8, start, len };
+            return Some((width, steps as u8));
         }
         width = usable_width(width + 1, K::BITS);
     }
-    flat(usable_width(range.bit_len(), K::BITS))
+    None
 }
 
 /// Largest distances of keys below and above the line through `first`, the first key of the leaf, of which

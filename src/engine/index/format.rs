@@ -8,7 +8,7 @@ use super::{LearnedKeys, Model};
 use crate::engine::error::{Error, Result};
 
 const MAGIC: [u8; 4] = *b"OLRN";
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 /// Bytes before the first keys.
 const HEADER: usize = 32;
 /// Bytes of a leaf.
@@ -34,7 +34,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             out.extend_from_slice(&leaf.data.to_le_bytes());
             out.extend_from_slice(&leaf.mantissa.to_le_bytes());
             out.extend_from_slice(&[leaf.exponent, leaf.width, leaf.bias, leaf.kind]);
-            out.extend_from_slice(&leaf.stored_hints::<K>());
+            out.extend_from_slice(&leaf.stored_hints());
         }
     }
 
@@ -86,9 +86,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             leaves.push(Leaf { start, data, mantissa, exponent, width, bias, kind, hints });
         }
         check_leaves::<K>(&leaves, len, chunk_lengths)?;
-        for leaf in leaves.iter_mut().filter(|leaf| !leaf.is_sampled::<K>()) {
-            leaf.derive();
-        }
+        leaves.iter_mut().for_each(Leaf::derive);
         let lengths = chunk_lengths.to_vec();
         let model = Model::assemble(len, firsts, leaves, lengths, max_error, mean_error);
         Ok(Self::new(model))
@@ -122,6 +120,9 @@ fn check_leaves<K: ModelKey>(leaves: &[Leaf], len: usize, chunk_lengths: &[u32])
         }
         if !leaf.is_of::<K>() {
             return bad(i, "is of a kind that such keys do not have");
+        }
+        if leaf.has_breaks() && !leaf.breaks().is_valid() {
+            return bad(i, "has breaks that are not in order");
         }
         let (right, left) = leaf.line().shifts();
         if right >= u64::BITS || left >= if leaf.is_slim::<K>() { u64::BITS } else { K::BITS } {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::bits::{NARROW, Packed};
+use super::breaks::{Breaks, Part};
 use super::chunks::CHUNK_BYTES;
 use super::key::ModelKey;
 #[cfg(target_arch = "x86_64")]
@@ -34,12 +35,16 @@ pub(super) const MAX_AIMED: u32 = 64 - 2 * 7;
 /// Bits that the keys of a leaf span at most that is searched in 64 bits though keys have 128.
 pub(super) const SLIM_BITS: u32 = 62;
 
+/// Where the number of keys of a leaf without samples is, among its hints.
+const LEN_AT: usize = 40;
+
 /// What a search of a leaf begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The line: 8 rows hold any window of the leaf, one row before and one after it.
+    /// The line: 8 rows hold any window of the leaf, one row before and one after it. The argument is 1
+    /// if the line has breaks.
     Rows8 = 0,
-    /// The line: 16 rows do.
+    /// The line, likewise: 16 rows do.
     Rows16 = 1,
     /// Samples. The bits of a relative key that they leave out are the argument.
     Sampled = 2,
@@ -118,8 +123,8 @@ pub(super) struct Leaf {
     pub kind: u8,
     /// With samples: high bits of the relative keys of every [`SAMPLE_ROWS`]th row but the first, of 12
     /// bits each; those behind the last one have all bits set; in place of one more, the number of keys
-    /// less one. Without: the number of keys less one in the last two bytes, and before it what is
-    /// derived of the other fields and not stored ([`Self::derive`]).
+    /// less one. If the line has breaks: these. Else the number of keys less one, where the last of the
+    /// breaks would have it, and what is derived of the other fields and not stored ([`Self::derive`]).
     pub hints: [u8; HINTS],
 }
 
@@ -154,6 +159,7 @@ impl Leaf {
     pub(super) fn new<K: ModelKey>(
         keys: &[K],
         line: Line,
+        breaks: Option<&Breaks>,
         width: u32,
         bias: u8,
         start: u32,
@@ -174,6 +180,7 @@ impl Leaf {
             (false, true) => (Kind::Wide, cut.div_ceil(2).max(1)),
             (false, false) => (Kind::Wide, 0),
         };
+        let argument = if breaks.is_some() { 1 } else { argument };
         let kind = kind as u8 | (argument as u8) << 2;
         let (mantissa, exponent) = (line.mantissa as u32, line.exponent);
         let (width, hints) = (width as u8, [0; HINTS]);
@@ -187,19 +194,30 @@ impl Leaf {
             }
             samples[LANES - 1] = len as u16 - 1;
             leaf.set_samples(&samples);
+        } else if let Some(breaks) = breaks {
+            for (hint, mark) in leaf.hints.as_chunks_mut().0.iter_mut().zip(breaks.0) {
+                *hint = mark.to_le_bytes();
+            }
         } else {
-            leaf.hints[HINTS - 2..].copy_from_slice(&((len - 1) as u16).to_le_bytes());
+            leaf.hints[LEN_AT..LEN_AT + 2].copy_from_slice(&((len - 1) as u16).to_le_bytes());
             leaf.derive();
         }
         leaf
     }
 
-    /// Derives what a search needs, of a leaf without samples, if it is searched in 64 bits: rows per
-    /// key of the line and the row to begin at for the first key (floats of 32 bits); mantissa, shifted
-    /// to the left where the line is; bias; the line's shift to the right; the bits of 64 that a
-    /// residual does not take; rows to compare.
+    /// Whether it is a line without breaks that is searched in 64 bits without samples: it has what
+    /// [`Self::derive`] derives.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.kind <= Kind::Rows16 as u8
+    }
+
+    /// Derives what a search needs, of a leaf with neither samples nor breaks, if it is searched in 64
+    /// bits: rows per key of the line and the row to begin at for the first key (floats of 32 bits);
+    /// mantissa, shifted to the left where the line is; bias; the line's shift to the right; the bits of
+    /// 64 that a residual does not take; rows to compare.
     pub(super) fn derive(&mut self) {
-        if self.is(Kind::Wide) {
+        if !self.is_plain() {
             return;
         }
         let (line, width) = (self.line(), self.width());
@@ -216,17 +234,24 @@ impl Leaf {
         self.hints[..4].copy_from_slice(&f32::to_le_bytes(rows));
         self.hints[4..8].copy_from_slice(&f32::to_le_bytes(before));
         let numbers = [line.mantissa << left, bias, right.into(), u64::from(u64::BITS - width)];
-        for (hint, number) in self.hints[8..40].as_chunks_mut().0.iter_mut().zip(numbers) {
+        for (hint, number) in self.hints[8..LEN_AT].as_chunks_mut().0.iter_mut().zip(numbers) {
             *hint = number.to_le_bytes();
         }
-        self.hints[40] = 8 << (self.kind & 1);
+        self.hints[LEN_AT + 2] = self.rows_to_compare() as u8;
+    }
+
+    /// Rows to compare for a lookup, of a leaf without samples.
+    #[inline(always)]
+    fn rows_to_compare(&self) -> usize {
+        8 << (self.kind & 1)
     }
 
     /// The hints as they are stored: without what is derived.
-    pub(super) fn stored_hints<K: ModelKey>(&self) -> [u8; HINTS] {
+    pub(super) fn stored_hints(&self) -> [u8; HINTS] {
         let mut hints = self.hints;
-        if !self.is_sampled::<K>() {
-            hints[..HINTS - 2].fill(0);
+        if self.is_plain() {
+            hints = [0; HINTS];
+            hints[LEN_AT..LEN_AT + 2].copy_from_slice(&self.hints[LEN_AT..LEN_AT + 2]);
         }
         hints
     }
@@ -241,11 +266,21 @@ impl Leaf {
         u64::from_le_bytes(self.hint(8 + 8 * i))
     }
 
+    /// What was found in it, with the position in place of the row.
+    #[inline(always)]
+    pub(super) fn place(&self, found: Found) -> Found {
+        Found { at: self.start as usize + found.at, ..found }
+    }
+
     /// Number of its keys.
     #[inline(always)]
     pub(super) fn len<K: ModelKey>(&self) -> usize {
-        let last = u16::from_le_bytes([self.hints[HINTS - 2], self.hints[HINTS - 1]]);
-        usize::from(if self.is_sampled::<K>() { last >> (16 - SAMPLE_BITS) } else { last }) + 1
+        let last = if self.is_sampled::<K>() {
+            u16::from_le_bytes(self.hint(HINTS - 2)) >> (16 - SAMPLE_BITS)
+        } else {
+            u16::from_le_bytes(self.hint(LEN_AT))
+        };
+        usize::from(last) + 1
     }
 
     /// Rows that residuals are stored of: with samples, whole groups of [`SAMPLE_ROWS`]. Those after
@@ -276,8 +311,58 @@ impl Leaf {
         match (self.is(Kind::Wide), self.is_sampled::<K>()) {
             (true, _) => K::BITS > 64,
             (false, true) => K::BITS == 64 || self.width() <= NARROW,
-            (false, false) => self.width() <= MAX_AIMED,
+            (false, false) => self.width() <= MAX_AIMED && self.argument() <= 1,
         }
+    }
+
+    /// Whether its line has breaks.
+    #[inline(always)]
+    pub(super) fn has_breaks(&self) -> bool {
+        self.kind & !(Kind::Rows16 as u8) == 1 << 2
+    }
+
+    /// Where its line breaks, if it does.
+    #[inline(always)]
+    pub(super) fn breaks(&self) -> Breaks {
+        let (marks, _) = self.hints.as_chunks();
+        Breaks(std::array::from_fn(|i| u64::from_le_bytes(marks[i])))
+    }
+
+    /// The part of its line that row `at` lies in.
+    pub(super) fn part_of_row<K: ModelKey>(&self, at: usize) -> Part<K> {
+        if self.has_breaks() {
+            return self.breaks().part_of_row(at, self.line());
+        }
+        self.whole()
+    }
+
+    /// The part of its line that the last key below what lies `distance` above the first one lies in.
+    pub(super) fn part_of<K: ModelKey>(&self, distance: K) -> Part<K> {
+        if self.has_breaks() {
+            // SAFETY: no SIMD.
+            let i = unsafe { self.breaks_below::<K, false>(distance) };
+            return self.breaks().part(i, self.line());
+        }
+        self.whole()
+    }
+
+    fn whole<K: ModelKey>(&self) -> Part<K> {
+        Part { rows: 0..self.len::<K>(), jump: K::default(), next: 0 }
+    }
+
+    /// How many breaks of its line have keys below what lies `distance` above the first one.
+    ///
+    /// # Safety
+    /// With `SIMD`, the processor must support [`super::simd`].
+    #[inline(always)]
+    unsafe fn breaks_below<K: ModelKey, const SIMD: bool>(&self, distance: K) -> usize {
+        let limit = Breaks::limit(distance.clamp64());
+        #[cfg(target_arch = "x86_64")]
+        if SIMD {
+            // SAFETY: the caller sees to it.
+            return unsafe { simd::count_marks(self, limit) };
+        }
+        self.breaks().0.partition_point(|mark| *mark < limit)
     }
 
     /// Whether relative keys and residuals fit 64 bits.
@@ -401,14 +486,15 @@ impl Leaf {
     /// Key `i` of the leaf, whose first key is `first` and whose view this is.
     #[inline(always)]
     pub(super) fn key<K: ModelKey>(&self, first: K, view: &LeafView<'_, K>, i: usize) -> K {
-        first.sub(self.bias()).add(view.relative(i))
+        let key = first.sub(self.bias()).add(view.relative(i));
+        if self.has_breaks() { key.add(self.part_of_row(i).jump) } else { key }
     }
 
     /// What lies `distance` above the first key, in the terms of [`LeafView::relative`].
     #[inline(always)]
     pub(super) fn relative<K: ModelKey>(&self, distance: K) -> K {
         if self.is_slim::<K>() {
-            let bias = if self.is_sampled::<K>() { self.bias() } else { self.derived(1) };
+            let bias = if self.is_plain() { self.derived(1) } else { self.bias() };
             return distance.saturating_add(K::from_u64(bias));
         }
         distance.saturating_add(self.bias())
@@ -421,6 +507,19 @@ impl Leaf {
         packed.prefetch(byte + lo * width / 8, byte + (hi * width).div_ceil(8));
     }
 
+    /// Rows within which the first key that is at least `distance` above the first one lies, ends included.
+    pub(super) fn window_of<K: ModelKey>(&self, distance: K) -> (usize, usize) {
+        if self.has_breaks() {
+            // SAFETY: no SIMD.
+            let (i, lo) = unsafe { self.aim_broken::<K, false>(distance) };
+            let part = self.breaks().part(i, self.line());
+            let u = self.relative_in(&part, distance);
+            let hi = row(u, self.line().slope(), part.rows.end) + 1;
+            return (lo, hi.clamp(lo, part.rows.end));
+        }
+        self.window(self.relative(distance))
+    }
+
     /// Rows within which the first key whose relative value is `>= u` lies, ends included.
     ///
     /// A residual is at least 0, so that row is not above the first where the line alone reaches `u`,
@@ -428,7 +527,7 @@ impl Leaf {
     /// lower and the floor plus one of the upper quotient hold the rounding of the division, whose
     /// error is far below one row.
     #[inline(always)]
-    pub(super) fn window<K: ModelKey>(&self, u: K) -> (usize, usize) {
+    fn window<K: ModelKey>(&self, u: K) -> (usize, usize) {
         let (line, len) = (self.line(), self.len::<K>());
         if line.mantissa == 0 {
             return (0, len);
@@ -437,10 +536,9 @@ impl Leaf {
         (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows of a leaf without samples that [`LeafView::find_sampled`] is to look at for what lies
-    /// `distance` above the first key and has the relative value `u`: the window, or with `SIMD` the
-    /// rows to compare at once, which takes one product. It is off by a row now and then, when the
-    /// search goes on.
+    /// The rows of a leaf with neither samples nor breaks that [`LeafView::find_aimed`] is to look at for what lies `distance` above
+    /// the first key and has the relative value `u`: the window, or with `SIMD` the rows to compare at
+    /// once, which takes one product. It is off by a row now and then, when the search goes on.
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
@@ -457,10 +555,41 @@ impl Leaf {
             let len = self.len::<K>();
             // SAFETY: the caller sees to it.
             let at = unsafe { simd::row(distance.clamp64(), rows, before) }.min(len);
-            return (at, (at + usize::from(self.hints[40])).min(len));
+            return (at, (at + usize::from(self.hints[LEN_AT + 2])).min(len));
         }
         self.window(u)
     }
+
+    /// The part of a line with breaks, by its number, and the first of its rows that
+    /// [`LeafView::find_broken`] is to look at for what lies `distance` above the first key.
+    ///
+    /// # Safety
+    /// With `SIMD`, the processor must support [`super::simd`].
+    #[inline(always)]
+    pub(super) unsafe fn aim_broken<K: ModelKey, const SIMD: bool>(
+        &self,
+        distance: K,
+    ) -> (usize, usize) {
+        // SAFETY: the caller sees to it.
+        let i = unsafe { self.breaks_below::<K, SIMD>(distance) };
+        let part = self.breaks().part::<K>(i, self.line());
+        let u = self.relative_in(&part, distance);
+        let at = row(u.saturating_sub(K::mask(self.width())), self.line().slope(), part.rows.end);
+        // One row before it, and the last rows of the part if it is above them, prove the answer.
+        let last = part.rows.end.saturating_sub(self.rows_to_compare());
+        (i, at.saturating_sub(1).min(last).max(part.rows.start))
+    }
+
+    /// [`Self::relative`] in a part of a line with breaks.
+    #[inline(always)]
+    pub(super) fn relative_in<K: ModelKey>(&self, part: &Part<K>, distance: K) -> K {
+        distance.saturating_add(self.bias()).sub(part.jump)
+    }
+}
+
+/// `2^n`, for `n` below 1024.
+pub(super) fn power_of_2(n: u32) -> f64 {
+    f64::from_bits(u64::from(1023 + n) << 52)
 }
 
 /// Rows that a window of such a leaf takes at most, one row before and one after it included.
@@ -469,7 +598,7 @@ pub(super) fn reach(line: Line, width: u32) -> f64 {
         return 0.0;
     }
     // Floor of the lower end, floor plus one of the upper, a row before and one after.
-    2f64.powi(width as i32) / line.slope() + 4.0
+    power_of_2(width) / line.slope() + 4.0
 }
 
 /// Whether leaves of such a line have samples.
@@ -558,24 +687,16 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
     ) -> Found {
         #[cfg(target_arch = "x86_64")]
         if SIMD && leaf.is_slim::<K>() {
-            let group = Group {
-                residuals: self.residuals(lo),
-                width: self.width,
-                // A product modulo 2^64 is the same, and rows need one shift less.
-                mantissa: self.mantissa << self.left,
-                right: self.right.into(),
-                free: u64::from(u64::BITS - self.width),
-                row: lo,
-            };
+            let group = self.group(lo);
             // SAFETY: see `residuals`; `narrow` gives multiples of eight. Rows after the last key count
             // as keys above it.
             let (below, equal) = unsafe { simd::compare::<2, true>(&group, u.clamp64()) };
             return Found::new(lo, SAMPLE_ROWS, below.count_ones() as usize, equal);
         }
-        self.search(leaf.len::<K>(), u, lo, lo + SAMPLE_ROWS)
+        self.search(0..leaf.len::<K>(), u, lo, lo + SAMPLE_ROWS)
     }
 
-    /// First row whose relative key is `>= u` of a leaf without samples, given what [`Leaf::aim`] says.
+    /// First row whose relative key is `>= u` of a leaf with neither samples nor breaks, given what [`Leaf::aim`] says.
     ///
     /// # Safety
     /// As [`Self::find_sampled`].
@@ -599,7 +720,7 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
             };
             // SAFETY: see `residuals`; those of such leaves are narrow enough.
             return unsafe {
-                let (below, equal) = if leaf.hints[40] > 8 {
+                let (below, equal) = if leaf.hints[LEN_AT + 2] > 8 {
                     simd::compare::<2, false>(&group, u.clamp64())
                 } else {
                     simd::compare::<1, false>(&group, u.clamp64())
@@ -607,7 +728,63 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
                 Found::new(lo, hi - lo, simd::count_of_first(below, hi - lo), equal)
             };
         }
-        self.search(leaf.len::<K>(), u, lo, hi)
+        self.search(0..leaf.len::<K>(), u, lo, hi)
+    }
+
+    /// First row whose key is at least `distance` above the first one, of a leaf whose line has breaks,
+    /// given what [`Leaf::aim_broken`] says.
+    ///
+    /// # Safety
+    /// As [`Self::find_sampled`].
+    #[inline(always)]
+    pub(super) unsafe fn find_broken<const SIMD: bool>(
+        &self,
+        leaf: &Leaf,
+        distance: K,
+        part: usize,
+        lo: usize,
+    ) -> Found {
+        let part = leaf.breaks().part(part, leaf.line());
+        let u = leaf.relative_in(&part, distance);
+        let count = leaf.rows_to_compare();
+        let hi = (lo + count).min(part.rows.end);
+        #[cfg(target_arch = "x86_64")]
+        let found = if SIMD {
+            let group = self.group(lo);
+            // SAFETY: see `residuals`; those of such leaves are narrow enough.
+            unsafe {
+                let (below, equal) = if count > 8 {
+                    simd::compare::<2, false>(&group, u.clamp64())
+                } else {
+                    simd::compare::<1, false>(&group, u.clamp64())
+                };
+                Found::new(lo, hi - lo, simd::count_of_first(below, hi - lo), equal)
+            }
+        } else {
+            self.search(part.rows.clone(), u, lo, hi)
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let found = self.search(part.rows.clone(), u, lo, hi);
+        // All rows compared are below, up to the end of the part: the next part's first is not.
+        if found.at == part.rows.end && found.at > lo && found.at < leaf.len::<K>() {
+            return Found { certain: true, there: distance.clamp64() == part.next, ..found };
+        }
+        found
+    }
+
+    /// The rows from `row` on, to compare at once.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn group(&self, row: usize) -> Group {
+        Group {
+            residuals: self.residuals(row),
+            width: self.width,
+            // A product modulo 2^64 is the same, and rows need one shift less.
+            mantissa: self.mantissa << self.left,
+            right: self.right.into(),
+            free: u64::from(u64::BITS - self.width),
+            row,
+        }
     }
 
     /// Where the leaf's residuals begin. Those from row `row` on may be compared at once if keys and
@@ -622,14 +799,14 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         self.packed.at(self.byte)
     }
 
-    /// First of rows `lo..=hi` whose relative key is `>= u`, of a leaf of `len` keys.
+    /// First of rows `lo..=hi` whose relative key is `>= u`, of a leaf or a part that has rows `rows`.
     #[inline(always)]
-    fn search(&self, len: usize, u: K, lo: usize, hi: usize) -> Found {
-        let (lo, hi) = (lo.min(len), hi.min(len));
+    fn search(&self, rows: Range<usize>, u: K, lo: usize, hi: usize) -> Found {
+        let (lo, hi) = (lo.min(rows.end), hi.min(rows.end));
         let at = self.lower_bound(u, lo, hi);
         // Inside the window, the search has compared the keys around the answer.
-        let certain = at < len
-            && (at > lo || at == 0 || self.relative(at - 1) < u)
+        let certain = at < rows.end
+            && (at > lo || at == rows.start || self.relative(at - 1) < u)
             && (at < hi || self.relative(at) >= u);
         Found { at, certain, there: certain && self.relative(at) == u }
     }
@@ -647,33 +824,33 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         base
     }
 
-    /// First row of `len` whose relative key is `>= u`, searched from row `at` in steps that double.
-    pub(super) fn settle(&self, u: K, at: usize, len: usize) -> usize {
-        let at = at.min(len);
-        if at > 0 && self.relative(at - 1) >= u {
-            self.gallop_down(u, at)
+    /// First row of `rows` whose relative key is `>= u`, or their end, searched from row `at` in steps that double.
+    pub(super) fn settle(&self, u: K, at: usize, rows: Range<usize>) -> usize {
+        let at = at.clamp(rows.start, rows.end);
+        if at > rows.start && self.relative(at - 1) >= u {
+            self.gallop_down(u, at, rows.start)
         } else {
-            self.gallop_up(u, at, len)
+            self.gallop_up(u, at, rows.end)
         }
     }
 
-    fn gallop_down(&self, u: K, mut hi: usize) -> usize {
+    fn gallop_down(&self, u: K, mut hi: usize, start: usize) -> usize {
         let mut step = 1;
         let mut lo = hi - 1;
-        while lo > 0 && self.relative(lo) >= u {
+        while lo > start && self.relative(lo) >= u {
             hi = lo;
             step *= 2;
-            lo = lo.saturating_sub(step);
+            lo = lo.saturating_sub(step).max(start);
         }
         self.lower_bound(u, lo, hi)
     }
 
-    fn gallop_up(&self, u: K, mut lo: usize, len: usize) -> usize {
+    fn gallop_up(&self, u: K, mut lo: usize, end: usize) -> usize {
         let mut step = 1;
         let mut hi = lo;
-        while hi < len && self.relative(hi) < u {
+        while hi < end && self.relative(hi) < u {
             lo = hi + 1;
-            hi = (hi + step).min(len);
+            hi = (hi + step).min(end);
             step *= 2;
         }
         self.lower_bound(u, lo.min(hi), hi)

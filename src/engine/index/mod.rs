@@ -34,7 +34,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0..4 | `OLRN` |
-//! | 4..6 | format version, 4 |
+//! | 4..6 | format version, 5 |
 //! | 6..8 | `K` |
 //! | 8..12 | number of keys, *n* |
 //! | 12..16 | number of leaves, *m*; 0 only if *n* is |
@@ -54,7 +54,7 @@
 //! | 13 | residual width *b* |
 //! | 14 | bias *c* |
 //! | 15 | kind (low 2 bits) and its argument *a* |
-//! | 16..64 | samples, and the number of keys |
+//! | 16..64 | samples or breaks, and the number of keys |
 //!
 //! Key *i* of a leaf is first + line(*i*) + residual(*i*) − (*c* × 2^*b* >> 8), modulo the range of
 //! keys. line(*i*) is *s* × *i* >> *e* where *e* is below 64, and *s* × *i* << (*e* − 128) where it is
@@ -65,7 +65,13 @@
 //! Kind 0 and 1: 8 or 16 rows hold any window of the leaf, a row before it and one after it. Kind 2: the leaf
 //! has samples. Kind 3, of `u128` only: keys span more than 62 bits or residuals have more than 56, and there
 //! are samples unless *a* is 0. Without samples, a leaf has 65,536 keys at most, residuals of 50 bits at most
-//! but for kind 3, and the number of keys less one in the last two bytes.
+//! but for kind 3, and the number of keys less one in bytes 56..58.
+//!
+//! Where *a* is 1, in kinds 0 and 1, the line has breaks. Bytes 16..64 are six numbers of 8 bytes then, each
+//! the last row before a break (16 bits) below the distance of the next row's key from the first key (48 bits).
+//! Rows and distances ascend. In place of breaks that there are not, of the last one at least, is the leaf's last
+//! row, below bits that are all set. After a break at row *j* of distance *d*, until the next, *d* − line(*j* + 1)
+//! is added to a key.
 //!
 //! With samples, a leaf has 512 keys at most. Bytes 16..64 are 32 numbers of 12 bits, the last of which
 //! is the number of keys less one. Those before are line(*i*) + residual(*i*) of key 16, 32 and so on,
@@ -79,6 +85,7 @@
 
 mod batch;
 mod bits;
+mod breaks;
 mod chunks;
 mod filter;
 mod fit;
@@ -207,13 +214,13 @@ impl<K: ModelKey> Model<K> {
         if q <= self.min {
             return None;
         }
-        let (leaf, more) = self.root.follow(q, self.root.begin(q));
+        let (leaf, more) = self.root.follow(&self.firsts, q, self.root.begin(q));
         // It is one of them, mostly the first or the last, and comes while their first keys are compared.
         let leaves = self.leaves.as_ptr().wrapping_add(leaf);
         prefetch(leaves);
         prefetch(leaves.wrapping_add(more));
         // SAFETY: the caller sees to it.
-        let (leaf, first) = unsafe { Root::choose::<SIMD>(&self.firsts, q, leaf, more) };
+        let (leaf, first) = unsafe { Root::choose::<SIMD>(&self.firsts, q, leaf) };
         Some((leaf, q.sub(first)))
     }
 
@@ -336,12 +343,13 @@ impl<K: ModelKey> LearnedKeys<K> {
         while at < range.end {
             let l = &self.model.leaves[leaf];
             let start = l.start as usize;
-            let end = range.end.min(start + l.len::<K>());
             let view = self.view(l)?;
-            let origin = self.model.firsts[leaf].sub(l.bias());
+            let part = l.part_of_row::<K>(at - start);
+            let end = range.end.min(start + part.rows.end);
+            let origin = self.model.firsts[leaf].sub(l.bias()).add(part.jump);
             out.extend((at - start..end - start).map(|i| origin.add(view.relative(i))));
             at = end;
-            leaf += 1;
+            leaf += usize::from(part.rows.end == l.len::<K>());
         }
         Ok(())
     }
@@ -354,8 +362,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             // SAFETY: `simd` says that the processor has these features.
             return unsafe { self.lower_bound_simd(q) };
         }
-        // SAFETY: no SIMD.
-        unsafe { self.lower_bound_in::<false>(q) }
+        self.find_portable(q).map(|(at, _)| at)
     }
 
     /// [`Self::lower_bound`], and whether the key there is `q`.
@@ -366,8 +373,14 @@ impl<K: ModelKey> LearnedKeys<K> {
             // SAFETY: `simd` says that the processor has these features.
             return unsafe { self.find_simd(q) };
         }
+        self.find_portable(q)
+    }
+
+    /// [`Self::find`] without SIMD. Apart, so that callers do not make room for it.
+    #[inline(never)]
+    fn find_portable(&self, q: K) -> Result<(usize, bool), Missing> {
         // SAFETY: no SIMD.
-        unsafe { self.find_in::<false>(q) }
+        unsafe { self.find_in::<false, true>(q) }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -376,7 +389,7 @@ impl<K: ModelKey> LearnedKeys<K> {
     )]
     fn lower_bound_simd(&self, q: K) -> Result<usize, Missing> {
         // SAFETY: these are the features it needs.
-        unsafe { self.lower_bound_in::<true>(q) }
+        unsafe { self.find_in::<true, false>(q) }.map(|(at, _)| at)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -385,73 +398,111 @@ impl<K: ModelKey> LearnedKeys<K> {
     )]
     fn find_simd(&self, q: K) -> Result<(usize, bool), Missing> {
         // SAFETY: these are the features it needs.
-        unsafe { self.find_in::<true>(q) }
+        unsafe { self.find_in::<true, true>(q) }
     }
 
-    /// # Safety
-    /// As [`Self::search`].
-    #[inline(always)]
-    unsafe fn lower_bound_in<const SIMD: bool>(&self, q: K) -> Result<usize, Missing> {
-        // SAFETY: the caller sees to it.
-        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<SIMD>(q) }) else {
-            return Ok(0);
-        };
-        // SAFETY: as above.
-        let (u, Found { at, certain, .. }) = unsafe { self.search::<SIMD>(leaf, distance) }?;
-        if certain { Ok(at) } else { self.settle(leaf, u, at) }
-    }
-
-    /// # Safety
-    /// As [`Self::search`].
-    #[inline(always)]
-    unsafe fn find_in<const SIMD: bool>(&self, q: K) -> Result<(usize, bool), Missing> {
-        // SAFETY: the caller sees to it.
-        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<SIMD>(q) }) else {
-            return Ok((0, q == self.model.min && !self.is_empty()));
-        };
-        // SAFETY: as above.
-        let (u, Found { at, certain, there }) = unsafe { self.search::<SIMD>(leaf, distance) }?;
-        if certain {
-            return Ok((at, there));
-        }
-        let position = self.settle(leaf, u, at)?;
-        Ok((position, self.is_at(leaf, q, position)?))
-    }
-
-    /// Searches leaf `leaf` for what lies `distance` above its first key. Gives its relative value as
-    /// well; what is found is a position.
+    /// [`Self::find`]. Without `EXACT`, it does not say whether the key is there.
     ///
     /// # Safety
     /// See [`LeafView::find_sampled`](leaf::LeafView::find_sampled).
     #[inline(always)]
-    unsafe fn search<const SIMD: bool>(
+    unsafe fn find_in<const SIMD: bool, const EXACT: bool>(
         &self,
-        leaf: usize,
-        distance: K,
-    ) -> Result<(K, Found), Missing> {
+        q: K,
+    ) -> Result<(usize, bool), Missing> {
+        // SAFETY: the caller sees to it.
+        let Some((leaf, distance)) = (unsafe { self.model.leaf_of::<SIMD>(q) }) else {
+            return Ok((0, EXACT && q == self.model.min && !self.is_empty()));
+        };
         let l = &self.model.leaves[leaf];
-        let u = l.relative(distance);
         // SAFETY: the caller sees to all of it.
-        let found = unsafe {
-            if l.is_sampled::<K>() {
+        let Found { at, certain, there } = unsafe {
+            if l.is_plain() {
+                let u = l.relative(distance);
+                let (lo, hi) = l.aim::<K, SIMD>(distance, u);
+                l.place(self.view(l)?.find_aimed::<SIMD>(l, u, lo, hi))
+            } else if l.is_sampled::<K>() {
+                let u = l.relative(distance);
                 let lo = match l.narrow::<K, SIMD>(u) {
                     Ok(lo) => lo,
                     Err(rows) => self.halve(leaf, u, rows)?,
                 };
                 self.sampled(l, self.view(l)?.find_sampled::<SIMD>(l, u, lo))
+            } else if l.has_breaks() {
+                return self.find_broken::<SIMD>(leaf, q, distance);
             } else {
+                // Keys or residuals do not fit 64 bits.
+                let u = l.relative(distance);
                 let (lo, hi) = l.aim::<K, SIMD>(distance, u);
-                let found = self.view(l)?.find_aimed::<SIMD>(l, u, lo, hi);
-                Found { at: l.start as usize + found.at, ..found }
+                l.place(self.view(l)?.find_aimed::<SIMD>(l, u, lo, hi))
             }
         };
-        Ok((u, found))
+        if certain {
+            return Ok((at, there));
+        }
+        let position = self.settle(leaf, q, at)?;
+        Ok((position, EXACT && self.is_at(leaf, q, position)?))
+    }
+
+    /// The rest of [`Self::find`] in a leaf whose line has breaks. Apart, so that the search of others has the
+    /// registers for itself.
+    ///
+    /// # Safety
+    /// As [`Self::find_in`].
+    #[inline(always)]
+    unsafe fn find_broken<const SIMD: bool>(
+        &self,
+        leaf: usize,
+        q: K,
+        distance: K,
+    ) -> Result<(usize, bool), Missing> {
+        #[cfg(target_arch = "x86_64")]
+        if SIMD {
+            // SAFETY: the caller sees to it.
+            return unsafe { self.find_broken_simd(leaf, q, distance) };
+        }
+        // SAFETY: no SIMD.
+        unsafe { self.find_broken_in::<false>(leaf, q, distance) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt"
+    )]
+    #[cold]
+    #[inline(never)]
+    fn find_broken_simd(&self, leaf: usize, q: K, distance: K) -> Result<(usize, bool), Missing> {
+        // SAFETY: these are the features it needs.
+        unsafe { self.find_broken_in::<true>(leaf, q, distance) }
+    }
+
+    /// # Safety
+    /// As [`Self::find_in`].
+    #[inline(always)]
+    unsafe fn find_broken_in<const SIMD: bool>(
+        &self,
+        leaf: usize,
+        q: K,
+        distance: K,
+    ) -> Result<(usize, bool), Missing> {
+        let l = &self.model.leaves[leaf];
+        // SAFETY: the caller sees to it.
+        let Found { at, certain, there } = unsafe {
+            let (part, lo) = l.aim_broken::<K, SIMD>(distance);
+            l.place(self.view(l)?.find_broken::<SIMD>(l, distance, part, lo))
+        };
+        if certain {
+            return Ok((at, there));
+        }
+        let position = self.settle(leaf, q, at)?;
+        Ok((position, self.is_at(leaf, q, position)?))
     }
 
     /// What was found in leaf `l`, which has samples, with the position in place of the row.
     #[inline(always)]
     fn sampled(&self, l: &Leaf, found: Found) -> Found {
-        let at = l.start as usize + found.at;
+        let found = l.place(found);
+        let at = found.at;
         // The last leaf may store residuals of more rows than it has keys.
         Found { at: at.min(self.model.len), there: found.there && at < self.model.len, ..found }
     }
@@ -469,14 +520,17 @@ impl<K: ModelKey> LearnedKeys<K> {
         Ok(view.halve(u, rows.start, hi))
     }
 
-    /// Goes on from position `at`, in leaf `leaf` or after its end, with a search for `u` that may not
-    /// be over there. This is rare.
+    /// Goes on from position `at`, in leaf `leaf` or after its end, with a search for `q` that may not be
+    /// over there. This is rare.
     #[cold]
     #[inline(never)]
-    fn settle(&self, leaf: usize, u: K, at: usize) -> Result<usize, Missing> {
+    fn settle(&self, leaf: usize, q: K, at: usize) -> Result<usize, Missing> {
         let l = &self.model.leaves[leaf];
+        let distance = q.saturating_sub(self.model.firsts[leaf]);
+        let part = l.part_of::<K>(distance);
+        let u = l.relative_in(&part, distance);
         let start = l.start as usize;
-        Ok(start + self.view(l)?.settle(u, at - start, l.len::<K>()))
+        Ok(start + self.view(l)?.settle(u, at - start, part.rows))
     }
 
     /// Whether the key at a position of leaf `leaf`, or the first one of the next, is `q`.
@@ -519,7 +573,7 @@ impl<K: ModelKey> LearnedKeys<K> {
             return Prediction { pos: 0, lo: 0, hi: 0 };
         };
         let l = &self.model.leaves[leaf];
-        let (lo, hi) = l.window(l.relative(distance));
+        let (lo, hi) = l.window_of(distance);
         let start = l.start as usize;
         Prediction { pos: start + lo.midpoint(hi), lo: start + lo, hi: start + hi }
     }

@@ -80,6 +80,15 @@ impl<K: ModelKey> Table<K> {
         Self { scale: Scale::Linear, min, last, shift: 0, offset, leaves }
     }
 
+    /// Of the leaves that it searches, the last whose first key is below `q`, or the one before them.
+    #[cold]
+    #[inline(never)]
+    fn find(&self, firsts: &[K], q: K) -> usize {
+        let before = self.offset as usize;
+        let own = &firsts[before + 1..=before + self.leaves as usize];
+        before + own.partition_point(|first| *first < q)
+    }
+
     /// The step of a key that is so far above the least one; beyond the last one, where there is none.
     #[inline(always)]
     fn step(&self, distance: K) -> usize {
@@ -178,12 +187,13 @@ impl<K: ModelKey> Root<K> {
         prefetch(self.steps.as_ptr().wrapping_add(step));
     }
 
-    /// Follows what [`Self::begin`] gave to the first leaf that may hold `q`, and how many more may.
+    /// Follows what [`Self::begin`] gave to the first leaf that may hold `q`, and how many more may,
+    /// [`MAX_IN_STEP`] at most. `firsts` are the first keys of all leaves.
     #[inline(always)]
-    pub(super) fn follow(&self, q: K, step: usize) -> (usize, usize) {
+    pub(super) fn follow(&self, firsts: &[K], q: K, step: usize) -> (usize, usize) {
         let entry = if step < self.steps.len() { self.steps[step] } else { self.last() };
         if entry & NESTED != 0 {
-            return self.follow_tables(q, entry);
+            return self.follow_tables(firsts, q, entry);
         }
         Self::leaves(entry)
     }
@@ -202,11 +212,11 @@ impl<K: ModelKey> Root<K> {
 
     /// [`Self::follow`] through tables below the top.
     #[inline(always)]
-    fn follow_tables(&self, q: K, mut entry: u32) -> (usize, usize) {
+    fn follow_tables(&self, firsts: &[K], q: K, mut entry: u32) -> (usize, usize) {
         while entry & NESTED != 0 {
             let table = &self.tables[(entry & !NESTED) as usize];
             if table.leaves > 0 {
-                return (table.offset as usize, table.leaves as usize);
+                return (table.find(firsts, q), 0);
             }
             let step = table.step(q.saturating_sub(table.min)).min(table.last.low() as usize);
             entry = self.entries[table.offset as usize + step];
@@ -214,34 +224,25 @@ impl<K: ModelKey> Root<K> {
         Self::leaves(entry)
     }
 
-    /// The last of leaves `leaf..=leaf + more` whose first key is below `q`, or `leaf`; and its first
-    /// key. `firsts` are those of all leaves, and [`SENTINELS`].
+    /// The last of the leaves that [`Self::follow`] gives, of which `leaf` is the first, whose first key is below
+    /// `q`, or `leaf`; and its first key. `firsts` are those of all leaves, and [`SENTINELS`].
     ///
     /// # Safety
-    /// With `SIMD`, the processor must support [`super::simd`].
+    /// With `SIMD`, the processor must support [`super::simd`]. `leaf` must be a leaf.
     #[inline(always)]
-    pub(super) unsafe fn choose<const SIMD: bool>(
-        firsts: &[K],
-        q: K,
-        leaf: usize,
-        more: usize,
-    ) -> (usize, K) {
-        if more > MAX_IN_STEP {
-            let leaf = leaf + firsts[leaf + 1..=leaf + more].partition_point(|first| *first < q);
-            return (leaf, firsts[leaf]);
-        }
-        let near = &firsts[leaf..leaf + SENTINELS];
-        let next = &near[1..];
+    pub(super) unsafe fn choose<const SIMD: bool>(firsts: &[K], q: K, leaf: usize) -> (usize, K) {
         // Leaves that begin in later steps are above: there is no branch on how many there are.
         #[cfg(target_arch = "x86_64")]
-        let count = if SIMD && K::BITS == 64 {
-            // SAFETY: the caller sees to the features; these are keys of 64 bits.
-            unsafe { simd::count_below(&*next.as_ptr().cast(), q.low()) }
-        } else {
-            next.iter().map(|first| usize::from(*first < q)).sum()
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let count = next.iter().map(|first| usize::from(*first < q)).sum::<usize>();
+        if SIMD && K::BITS == 64 {
+            debug_assert!(leaf + SENTINELS <= firsts.len());
+            // SAFETY: the caller sees to the features; these are keys of 64 bits, and `SENTINELS` more
+            // than there are leaves.
+            let (count, first) =
+                unsafe { simd::count_below(firsts.as_ptr().cast(), leaf, q.low()) };
+            return (leaf + count, K::from_u64(first));
+        }
+        let near = &firsts[leaf..leaf + SENTINELS];
+        let count = near[1..].iter().map(|first| usize::from(*first < q)).sum::<usize>();
         (leaf + count, near[count])
     }
 

@@ -188,15 +188,33 @@ pub(super) unsafe fn count_samples(leaf: &Leaf, sample: u16) -> (usize, usize) {
     }
 }
 
-/// How many of `keys` are below `q`.
+/// How many of the eight keys after key `at` of `keys` are below `q`; and the last key that is, or key `at`.
+///
+/// # Safety
+/// The processor must support this ([`is_supported`]); there must be these keys.
+#[inline(always)]
+pub(super) unsafe fn count_below(keys: *const u64, at: usize, q: u64) -> (usize, u64) {
+    // SAFETY: the caller sees to the features and to the keys.
+    unsafe {
+        let keys = keys.add(at);
+        let next = _mm512_loadu_si512(keys.add(1).cast());
+        let below = _mm512_cmplt_epu64_mask(next, _mm512_set1_epi64(q as i64));
+        let count = below.count_ones() as usize;
+        (count, keys.add(count).read())
+    }
+}
+
+/// How many marks of a leaf whose line has breaks are below `limit`.
 ///
 /// # Safety
 /// The processor must support this ([`is_supported`]).
 #[inline(always)]
-pub(super) unsafe fn count_below(keys: &[u64; 8], q: u64) -> usize {
-    // SAFETY: the caller sees to the features; it is 64 bytes.
+pub(super) unsafe fn count_marks(leaf: &Leaf, limit: u64) -> usize {
+    const FIRST: usize = Leaf::HINTS_AT / 8;
+    // SAFETY: the caller sees to the features; a leaf is 64 bytes, aligned.
     unsafe {
-        let keys = _mm512_loadu_si512(keys.as_ptr().cast());
-        _mm512_cmplt_epu64_mask(keys, _mm512_set1_epi64(q as i64)).count_ones() as usize
+        let line = _mm512_load_si512(std::ptr::from_ref(leaf).cast());
+        let below = _mm512_cmplt_epu64_mask(line, _mm512_set1_epi64(limit as i64));
+        (below >> FIRST).count_ones() as usize
     }
 }

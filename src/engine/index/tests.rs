@@ -207,6 +207,46 @@ fn skewed_and_adversarial_sets() {
     check_both((0..5_000u64).map(|i| i * i * i).collect());
 }
 
+/// Even stretches of `rows` keys, `step` apart and off by less than `off`, with gaps between them.
+fn stretches(len: usize, rows: usize, step: u64, off: u64, gap: u64) -> Vec<u64> {
+    let mut next = random(9);
+    let mut at = 1 << 40;
+    let mut keys: Vec<u64> = (0..len)
+        .map(|i| {
+            at += if i > 0 && i % rows == 0 { gap + next() % gap } else { step };
+            at + next() % off.max(1)
+        })
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn stretches_with_gaps_between() {
+    for (rows, step, off, gap) in [
+        (100, 1, 0, 1_000_000),
+        (90, 1, 0, 1 << 38),
+        (300, 60_000_000, 0, 1 << 36),
+        (1_000, 1_000, 700, 1 << 30),
+        (150, 1_000, 3_000, 1 << 20),
+        (130, 0, 0, 5_000_000),
+        (2_000, 7, 0, 40_000),
+    ] {
+        let keys = stretches(3_000, rows, step, off, gap);
+        let index = LearnedKeys::build(&keys);
+        let broken = index.model.leaves.iter().filter(|l| l.has_breaks()).count();
+        assert!(broken > 0, "{rows} {step} {off} {gap}: {:?}", index.stats());
+        check_both(keys);
+    }
+    // As far apart as breaks can be, and further.
+    for gap in [1 << 45, 1 << 47, 1 << 48, 1 << 56] {
+        check_both(stretches(1_000, 200, 1, 0, gap));
+    }
+    // Where all rows that are compared at once may lie at the end of a part.
+    check_both((0..2_000u64).map(|i| i % 256 + (i / 256) * 10_000_000).collect());
+    check_both((0..600u64).map(|i| if i < 597 { i } else { i << 30 }).collect());
+}
+
 #[test]
 fn runs_of_repeats() {
     let mut next = random(3);
@@ -225,7 +265,8 @@ fn keys() -> impl Strategy<Value = Vec<u64>> {
         2 => 0u64..1 << 30,
         1 => (0u32..58).prop_map(|b| 1 << b),
     ];
-    (any::<u64>(), prop::collection::vec((gap, 1usize..40), 0..60)).prop_map(|(first, runs)| {
+    let count = prop_oneof![15 => 1usize..40, 1 => 100usize..500];
+    (any::<u64>(), prop::collection::vec((gap, count), 0..60)).prop_map(|(first, runs)| {
         let mut at = first >> (first % 64);
         let mut keys = Vec::new();
         for (gap, count) in runs {
@@ -340,6 +381,8 @@ fn ordered_keys_take_little_room_and_others_no_more_than_themselves() {
     let jittered: Vec<u64> = (0..100_000).map(|i| (1 << 50) + i * 1_000 + next() % 250).collect();
     let (model, keys) = bytes_per_key(&jittered);
     assert!(model <= 0.06 && keys <= 1.5, "{model}, {keys}");
+    let (model, keys) = bytes_per_key(&stretches(100_000, 100, 1, 0, 1_000_000));
+    assert!(model + keys <= 0.25, "{model} + {keys}");
     let mut spread: Vec<u64> = (0..100_000).map(|_| next() >> (next() % 40)).collect();
     spread.sort_unstable();
     let (model, keys) = bytes_per_key(&spread);
@@ -380,7 +423,7 @@ fn a_wrong_model_gives_right_answers() {
         for float in [0.0, -1.0, 1e9, f32::INFINITY, f32::NAN] {
             broken(&|l| {
                 if !l.is_sampled::<u64>() {
-                    l.hints[40] = 8;
+                    l.hints[42] = 8;
                     l.hints[..4].copy_from_slice(&f32::to_le_bytes(float));
                 }
             });
@@ -444,6 +487,16 @@ fn damage_is_named() {
     steep.model[exponent] = 128 + 70;
     let error = steep.read::<u128>().expect_err("too steep");
     assert!(error.message().contains("too steep"), "{error}");
+    // Rows between breaks are not asked whether they are in order.
+    let mut broken = Stored::of(&LearnedKeys::build(&stretches(256, 64, 1, 0, 1 << 30)));
+    let marks = broken.model.len() - 48;
+    for damage in [marks..marks + 1, marks + 2..marks + 8, marks + 47..marks + 48] {
+        let right = broken.model.clone();
+        broken.model[damage].fill(0xf0);
+        let error = broken.read::<u64>().expect_err("breaks");
+        assert!(error.message().contains("breaks that are not in order"), "{error}");
+        broken.model = right;
+    }
     let short = Chunk::new(&vec![0; lengths[1] as usize - 1]);
     assert_eq!(read(&lengths).unwrap().put(1, &short).expect_err("too short").kind(), kind);
 }
