@@ -536,9 +536,10 @@ impl Leaf {
         (lo, (row(u, line.slope(), len) + 1).min(len))
     }
 
-    /// The rows of a leaf with neither samples nor breaks that [`LeafView::find_aimed`] is to look at for what lies `distance` above
-    /// the first key and has the relative value `u`: the window, or with `SIMD` the rows to compare at
-    /// once, which takes one product. It is off by a row now and then, when the search goes on.
+    /// The rows of a leaf with neither samples nor breaks that [`LeafView::find_aimed`] is to look at for
+    /// what lies `distance` above the first key and has the relative value `u`: the window, or with
+    /// `SIMD` the rows to compare at once, which takes one product. It is off by a row now and then,
+    /// when the search goes on.
     ///
     /// # Safety
     /// With `SIMD`, the processor must support [`super::simd`].
@@ -696,7 +697,8 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         self.search(0..leaf.len::<K>(), u, lo, lo + SAMPLE_ROWS)
     }
 
-    /// First row whose relative key is `>= u` of a leaf with neither samples nor breaks, given what [`Leaf::aim`] says.
+    /// First row whose relative key is `>= u` of a leaf with neither samples nor breaks, given what
+    /// [`Leaf::aim`] says.
     ///
     /// # Safety
     /// As [`Self::find_sampled`].
@@ -824,7 +826,8 @@ impl<'a, K: ModelKey> LeafView<'a, K> {
         base
     }
 
-    /// First row of `rows` whose relative key is `>= u`, or their end, searched from row `at` in steps that double.
+    /// First row of `rows` whose relative key is `>= u`, or their end, searched from row `at` in steps
+    /// that double.
     pub(super) fn settle(&self, u: K, at: usize, rows: Range<usize>) -> usize {
         let at = at.clamp(rows.start, rows.end);
         if at > rows.start && self.relative(at - 1) >= u {

@@ -242,6 +242,8 @@ fn stretches_with_gaps_between() {
     for gap in [1 << 45, 1 << 47, 1 << 48, 1 << 56] {
         check_both(stretches(1_000, 200, 1, 0, gap));
     }
+    let keys = stretches(500, 100, 1, 0, 1 << 30);
+    check(&keys, &(0..64).step_by(3).map(|bit| keys[0] + 150 + (1 << bit)).collect::<Vec<_>>());
     // Where all rows that are compared at once may lie at the end of a part.
     check_both((0..2_000u64).map(|i| i % 256 + (i / 256) * 10_000_000).collect());
     check_both((0..600u64).map(|i| if i < 597 { i } else { i << 30 }).collect());
