@@ -1,7 +1,7 @@
 //! OmenDB beside its peers. `benches/peers/run` fetches real keys, builds this and passes arguments on.
 //!
 //! ```text
-//! run index [--sizes 1000000,10000000] [--sets fb,osm] [--rounds 3] [--docs DIR]
+//! run index [--sizes 1000000,10000000] [--sets fb,osm] [--rounds 9] [--docs DIR]
 //! run text [--sizes 1000000] [--sets words,uuids] [--rounds 5] [--docs DIR]
 //! run database [--sizes 10000000] [--sets OmenDB,SQLite] [--rounds 5] [--docs DIR]
 //! ```

@@ -164,90 +164,112 @@ pub fn built<C>(keys: usize, build: impl Fn() -> C) -> (C, f64, f64) {
     (last, median(taken), bytes)
 }
 
-pub fn measure(set: &str, keys: &[u64], size: usize, rounds: usize) -> Measured {
-    eprintln!("{set}: {} keys", keys.len());
-    let (index, build, bytes) = built(keys.len(), || LearnedKeys::build(keys));
-    let mut names = vec![("OmenDB", build, bytes)];
-    let mut keep = |name, (build, bytes)| names.push((name, build, bytes));
-    let (map, build, bytes) = built(keys.len(), || Map::new(keys));
-    keep("BTreeMap", (build, bytes));
-    keep("binary search", (0.0, 8.0));
-    let brie = (keys.len() <= Brie::MAX_KEYS).then(|| {
-        let (brie, build, bytes) = built(keys.len(), || Brie::new(keys));
-        keep("brie-tree", (build, bytes));
-        brie
-    });
-    let (pgm, build, bytes) = built(keys.len(), || Pgm::new(keys));
-    keep("PGM", (build, bytes));
-    let (spline, build, bytes) = built(keys.len(), || Spline::new(keys));
-    let spline = spline.unwrap_or_else(|| panic!("{set}: all keys are equal"));
-    // It finds places in an array that it does not hold.
-    keep("RadixSpline", (build, bytes + 8.0));
-    let (tree, build, bytes) = built(keys.len(), || StaticTree::new(keys));
-    keep("S+-tree", (build, bytes));
-    let sorted = Sorted(keys);
-    let contenders: Vec<&dyn Turns> = [Some(&index as &dyn Turns), Some(&map), Some(&sorted)]
-        .into_iter()
-        .chain([brie.as_ref().map(|b| b as &dyn Turns), Some(&pgm), Some(&spline), Some(&tree)])
-        .flatten()
-        .collect();
+/// All contenders on one set.
+pub struct Contest<'a> {
+    set: &'static str,
+    /// See [`Measured::size`].
+    size: usize,
+    keys: &'a [u64],
+    index: LearnedKeys<u64>,
+    /// Name, time to build and bytes of each.
+    names: Vec<(&'static str, f64, f64)>,
+    contenders: Vec<Box<dyn Turns + 'a>>,
+    present: Vec<u64>,
+    absent: Vec<u64>,
+    times: Vec<[Vec<f64>; 5]>,
+    turns: usize,
+}
 
-    let mut random = Random::new(99);
-    let present: Vec<u64> =
-        (0..POOL).map(|_| keys[random.below(keys.len() as u64) as usize]).collect();
-    let absent = absent_keys(keys, &mut random);
-    compare(keys, &present, &absent, &names, &contenders);
+impl<'a> Contest<'a> {
+    /// Builds them, and compares their answers.
+    pub fn new(set: &'static str, keys: &'a [u64], size: usize) -> Self {
+        eprintln!("{set}: {} keys", keys.len());
+        let (index, build, bytes) = built(keys.len(), || LearnedKeys::build(keys));
+        let mut names = vec![("OmenDB", build, bytes)];
+        let mut contenders: Vec<Box<dyn Turns + 'a>> = vec![Box::new(index.clone())];
+        let mut keep = |name, contender, build, bytes| {
+            names.push((name, build, bytes));
+            contenders.push(contender);
+        };
+        let (map, build, bytes) = built(keys.len(), || Map::new(keys));
+        keep("BTreeMap", Box::new(map), build, bytes);
+        keep("binary search", Box::new(Sorted(keys)), 0.0, 8.0);
+        if keys.len() <= Brie::MAX_KEYS {
+            let (brie, build, bytes) = built(keys.len(), || Brie::new(keys));
+            keep("brie-tree", Box::new(brie), build, bytes);
+        }
+        let (pgm, build, bytes) = built(keys.len(), || Pgm::new(keys));
+        keep("PGM", Box::new(pgm), build, bytes);
+        let (spline, build, bytes) = built(keys.len(), || Spline::new(keys));
+        let spline = spline.unwrap_or_else(|| panic!("{set}: all keys are equal"));
+        // It finds places in an array that it does not hold.
+        keep("RadixSpline", Box::new(spline), build, bytes + 8.0);
+        let (tree, build, bytes) = built(keys.len(), || StaticTree::new(keys));
+        keep("S+-tree", Box::new(tree), build, bytes);
 
-    let mut times: Vec<[Vec<f64>; 5]> = names.iter().map(|_| Default::default()).collect();
-    let mut out = vec![0; TURN];
-    let mut turn = 0;
-    for _ in 0..rounds {
+        let mut random = Random::new(99);
+        let present: Vec<u64> =
+            (0..POOL).map(|_| keys[random.below(keys.len() as u64) as usize]).collect();
+        let absent = absent_keys(keys, &mut random);
+        compare(keys, &present, &absent, &names, &contenders);
+        let times = names.iter().map(|_| Default::default()).collect();
+        Self { set, size, keys, index, names, contenders, present, absent, times, turns: 0 }
+    }
+
+    /// Each has a turn in each mode.
+    pub fn round(&mut self) {
+        let mut out = vec![0; TURN];
         for (m, mode) in Mode::ALL.into_iter().enumerate() {
-            let pool = if mode.is_absent() { &absent } else { &present };
+            let pool = if mode.is_absent() { &self.absent } else { &self.present };
             if pool.is_empty() {
                 continue;
             }
-            for (contender, times) in contenders.iter().zip(&mut times) {
-                let at = turn * TURN % POOL;
+            for (contender, times) in self.contenders.iter().zip(&mut self.times) {
+                let at = self.turns * TURN % POOL;
                 times[m].push(contender.turn(mode, &pool[at..at + TURN], &mut out));
-                turn += 1;
+                self.turns += 1;
             }
         }
     }
-    let contenders: Vec<Figures> = names
-        .into_iter()
-        .zip(times)
-        .map(|((name, build, bytes), times)| Figures {
-            name,
-            times: times.map(|t| (!t.is_empty()).then(|| median(t))),
-            build,
-            bytes,
-        })
-        .collect();
-    for c in &contenders {
-        let times: Vec<String> =
-            c.times.iter().map(|t| t.map_or("-".to_owned(), |t| format!("{t:.1}"))).collect();
-        println!(
-            "{set:<12} {:>10} {:<14} {:>8} {:>8} {:>8} {:>8} {:>8}  build {:>6.1} bytes {:>5.2}",
-            keys.len(),
-            c.name,
-            times[0],
-            times[1],
-            times[2],
-            times[3],
-            times[4],
-            c.build,
-            c.bytes
-        );
-    }
-    Measured {
-        set: set.to_owned(),
-        size,
-        rows: keys.len(),
-        contenders,
-        stats: index.stats(),
-        errors: errors(keys, &index),
-        curves: curves(keys, &index),
+
+    pub fn finish(self) -> Measured {
+        let contenders: Vec<Figures> = self
+            .names
+            .into_iter()
+            .zip(self.times)
+            .map(|((name, build, bytes), times)| Figures {
+                name,
+                times: times.map(|t| (!t.is_empty()).then(|| median(t))),
+                build,
+                bytes,
+            })
+            .collect();
+        for c in &contenders {
+            let times: Vec<String> =
+                c.times.iter().map(|t| t.map_or("-".to_owned(), |t| format!("{t:.1}"))).collect();
+            println!(
+                "{:<12} {:>10} {:<14} {:>8} {:>8} {:>8} {:>8} {:>8}  build {:>6.1} bytes {:>5.2}",
+                self.set,
+                self.keys.len(),
+                c.name,
+                times[0],
+                times[1],
+                times[2],
+                times[3],
+                times[4],
+                c.build,
+                c.bytes
+            );
+        }
+        Measured {
+            set: self.set.to_owned(),
+            size: self.size,
+            rows: self.keys.len(),
+            contenders,
+            stats: self.index.stats(),
+            errors: errors(self.keys, &self.index),
+            curves: curves(self.keys, &self.index),
+        }
     }
 }
 
@@ -273,7 +295,7 @@ fn compare(
     present: &[u64],
     absent: &[u64],
     names: &[(&str, f64, f64)],
-    contenders: &[&dyn Turns],
+    contenders: &[Box<dyn Turns + '_>],
 ) {
     let ends = [keys[0], keys[keys.len() - 1]];
     let mut all: Vec<u64> = vec![0, 1, u64::MAX - 1, u64::MAX];
