@@ -59,10 +59,11 @@ fn numbers(shape: u8) -> Vec<u64> {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
         random >> 3
     };
-    let mut keys: Vec<u64> = match shape / 5 % 4 {
+    let mut keys: Vec<u64> = match shape / 5 % 5 {
         0 => (0..count).map(|i| 1000 + i * 7).collect(),
         1 => (0..count).map(|i| i * 1000 + next() % 300).collect(),
         2 => (0..count).map(|_| next()).collect(),
+        3 => (0..count).map(|i| (i / 90 << 25) + i * 20 + next() % 5).collect(),
         _ => (0..count).map(|_| 1 << (next() % 64)).collect(),
     };
     keys.sort_unstable();

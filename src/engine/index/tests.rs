@@ -343,6 +343,19 @@ fn a_few_keys_are_found_and_their_damage_does_no_harm() {
             stored.model[at] = sound;
         }
     }
+    // A leaf whose line has breaks: the only one.
+    let keys = stretches(256, 64, 3, 2, 1 << 30);
+    let mut stored = Stored::of(&LearnedKeys::build(&keys));
+    let queries = [keys[0], keys[63] + 1, keys[64], keys[200], keys[255] + 1, u64::MAX];
+    exercise(&stored, &queries);
+    for at in (stored.model.len() - 64..stored.model.len()).step_by(step) {
+        let sound = stored.model[at];
+        for value in [0, 1, 40, 255] {
+            stored.model[at] = value;
+            exercise(&stored, &queries);
+        }
+        stored.model[at] = sound;
+    }
 }
 
 fn exercise<K: ModelKey>(stored: &Stored, queries: &[K]) {

@@ -171,6 +171,8 @@ pub struct Contest<'a> {
     size: usize,
     keys: &'a [u64],
     index: LearnedKeys<u64>,
+    /// Nanoseconds a key to train it, once more in each round.
+    training: Vec<f64>,
     /// Name, time to build and bytes of each.
     names: Vec<(&'static str, f64, f64)>,
     contenders: Vec<Box<dyn Turns + 'a>>,
@@ -213,11 +215,27 @@ impl<'a> Contest<'a> {
         let absent = absent_keys(keys, &mut random);
         compare(keys, &present, &absent, &names, &contenders);
         let times = names.iter().map(|_| Default::default()).collect();
-        Self { set, size, keys, index, names, contenders, present, absent, times, turns: 0 }
+        let training = vec![names[0].1];
+        Self {
+            set,
+            size,
+            keys,
+            index,
+            training,
+            names,
+            contenders,
+            present,
+            absent,
+            times,
+            turns: 0,
+        }
     }
 
     /// Each has a turn in each mode.
     pub fn round(&mut self) {
+        let begin = Instant::now();
+        drop(black_box(LearnedKeys::build(self.keys)));
+        self.training.push(begin.elapsed().as_secs_f64() * 1e9 / self.keys.len() as f64);
         let mut out = vec![0; TURN];
         for (m, mode) in Mode::ALL.into_iter().enumerate() {
             let pool = if mode.is_absent() { &self.absent } else { &self.present };
@@ -232,7 +250,8 @@ impl<'a> Contest<'a> {
         }
     }
 
-    pub fn finish(self) -> Measured {
+    pub fn finish(mut self) -> Measured {
+        self.names[0].1 = median(self.training);
         let contenders: Vec<Figures> = self
             .names
             .into_iter()

@@ -20,7 +20,8 @@ Every contender answers the position of the first key not below the one asked fo
 anything was timed. \"Single\" lookups are independent of each other, \"dependent\" ones wait for the one before; batches have 1,024
 keys. OmenDB and the S+-tree search batches together, the others one key after the other. Absent keys lie between neighbours; sets
 that have no such room have no figures. Times are nanoseconds a lookup, medians of short pieces of turns that all contenders took
-one after the other, each on keys of its own, in rounds that went from set to set. Everything was compiled for this processor. brie-tree has no room for 100 million keys.
+one after the other, each on keys of its own, in rounds that went from set to set. The index was trained once more in each round,
+the others built three times. Everything was compiled for this processor. brie-tree has no room for 100 million keys.
 
 ";
 
