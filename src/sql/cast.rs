@@ -16,7 +16,7 @@ use datafusion::scalar::ScalarValue;
 pub(crate) use array::{CastPolicy, Failure, cast_array};
 
 use super::error::{Error, ErrorKind, Result};
-use super::time_zone::TimeZone;
+use super::semantics::time_zone::TimeZone;
 use super::types::sql_name;
 use crate::engine::{self, TableMeta};
 

@@ -14,7 +14,8 @@ use datafusion::logical_expr::planner::{
     ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
 };
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, EmptyRelation, Expr, HigherOrderUDF, LogicalPlan, Projection, ScalarUDF,
+    TableSource, WindowUDF,
 };
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
@@ -30,9 +31,9 @@ use super::parse::{self, Statement};
 use super::provider::EngineTable;
 use super::queries::Query;
 use super::scan_exec;
+use super::semantics::{self, time_zone::TimeZone};
 use super::settings::Settings;
 use super::system;
-use super::time_zone::TimeZone;
 use super::types::SqlTypes;
 use crate::engine::{ErrorKind as EngineKind, Snapshot, TableName, TableSnapshot};
 
@@ -183,7 +184,8 @@ impl PlanContext {
 
     /// The logical plan of a query (a SELECT, VALUES or EXPLAIN), not optimized yet.
     pub(crate) fn plan(&self, statement: &ast::Statement) -> Result<LogicalPlan> {
-        Ok(self.planner().sql_statement_to_plan(statement.clone())?)
+        let statement = semantics::rewrite(statement.clone())?;
+        Ok(self.planner().sql_statement_to_plan(statement)?)
     }
 
     /// The logical plan of a query, not optimized yet.
@@ -200,6 +202,21 @@ impl PlanContext {
     pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let options = self.state().config_options();
         Ok(self.state().analyzer().execute_and_check(plan, options, |_, _| {})?)
+    }
+
+    /// An expression over the columns of `schema` as the analyzer leaves it in a plan.
+    pub(crate) fn analyze_expression(&self, expression: Expr, schema: &DFSchema) -> Result<Expr> {
+        let input = LogicalPlan::EmptyRelation(EmptyRelation {
+            produce_one_row: true,
+            schema: Arc::new(schema.clone()),
+        });
+        let plan = LogicalPlan::Projection(Projection::try_new(vec![expression], Arc::new(input))?);
+        match self.analyze(plan)? {
+            LogicalPlan::Projection(Projection { expr, .. }) if expr.len() == 1 => {
+                Ok(expr.into_iter().next().map(Expr::unalias).unwrap_or_default())
+            }
+            other => Err(Error::internal(format!("an expression became {}", other.display()))),
+        }
     }
 
     /// The optimized physical plan. Blocks.

@@ -8,7 +8,6 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
@@ -22,9 +21,9 @@ use super::prepared::Prepared;
 use super::queries::Queries;
 use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
 use super::rules::{KeyPositions, YieldingJoins};
+use super::semantics;
 use super::session::Session;
 use super::settings::Settings;
-use super::time_zone::TextInTimeZone;
 use super::types::UTC;
 use super::workers::Workers;
 use crate::engine::{DEFAULT_SCHEMA, Engine, Snapshot};
@@ -199,13 +198,6 @@ fn runtime_env(options: &SqlOptions) -> Result<Arc<RuntimeEnv>> {
     Ok(runtime)
 }
 
-/// Our rule before DataFusion's, which would coerce types first.
-fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules = Analyzer::new().rules;
-    rules.insert(0, Arc::new(TextInTimeZone));
-    rules
-}
-
 /// DataFusion's rules, and our own after the last that moves limits and sorts.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
@@ -232,14 +224,18 @@ fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     options.execution.time_zone = Some(UTC.to_owned());
     // Scans read ahead by themselves: an ordered one needs no buffer of a gigabyte above it, which a slow client would fill.
     options.execution.sort_pushdown_buffer_capacity = 4 << 20;
-    let mut builder = SessionStateBuilder::new()
+    let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_analyzer_rules(analyzer_rules())
+        .with_analyzer_rules(semantics::analyzer_rules())
         .with_physical_optimizer_rules(physical_rules())
         .with_relation_planners(vec![Arc::new(SamplePlanner)])
         .with_table_factories(HashMap::new());
+    let mut builder = semantics::register(builder);
+    for planner in semantics::expression_planners().into_iter().rev() {
+        builder.expr_planners().get_or_insert_default().insert(0, planner);
+    }
     let functions = builder.aggregate_functions().get_or_insert_default();
     functions.push(percentile_disc::function());
     builder.build()

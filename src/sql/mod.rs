@@ -27,13 +27,13 @@ mod rank;
 mod rules;
 mod scan_exec;
 mod script;
+mod semantics;
 mod session;
 mod settings;
 mod show;
 mod system;
 #[cfg(test)]
 mod testing;
-mod time_zone;
 mod transaction;
 mod types;
 mod workers;

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, Limit, LogicalPlan};
 
 use super::cast::CastPolicy;
 use super::error::{Error, Result};
-use super::time_zone::TimeZone;
+use super::semantics::time_zone::TimeZone;
 
 /// A field for each parameter of a plan, named "$1", "$2", ...; Utf8 where the type cannot be told.
 pub(crate) fn of_plan(plan: &LogicalPlan) -> Result<SchemaRef> {

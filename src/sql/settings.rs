@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::{self, Set, Statement as S};
 
 use super::context::{fold, not_found};
 use super::error::{Error, ErrorKind, Result, nearest};
-use super::time_zone::TimeZone;
+use super::semantics::time_zone::TimeZone;
 use super::types::UTC;
 use crate::engine::{DEFAULT_SCHEMA, Snapshot};
 

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::error::{Error, Result};
-use super::time_zone::TimeZone;
+use super::semantics::time_zone::TimeZone;
 
 /// The time zone that TIMESTAMPTZ columns carry.
 pub(crate) const UTC: &str = "UTC";

@@ -23,7 +23,7 @@ use super::{assignments, set_value};
 use crate::engine::{self, KeyColumn, KeyKind, OnConflict, RowAddress, TableSnapshot, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, StatementContext, fold};
-use crate::sql::time_zone::TimeZone;
+use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Result};
 
 /// The relation that parameters are columns of.

@@ -17,7 +17,7 @@ use datafusion::scalar::ScalarValue;
 use crate::engine;
 use crate::sql::cast::CastPolicy;
 use crate::sql::context::PlanContext;
-use crate::sql::time_zone::TimeZone;
+use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Result};
 
 /// Expressions over batches of one schema.
@@ -99,7 +99,7 @@ pub(crate) fn prepare(
         )
         .build();
     let simplifier = ExprSimplifier::new(simplify);
-    Ok(simplifier.simplify(simplifier.coerce(expression, input)?)?)
+    Ok(simplifier.simplify(context.analyze_expression(expression, input)?)?)
 }
 
 /// Whether an expression holds a query, which only a plan can run.

@@ -16,7 +16,7 @@ use crate::engine::{
 };
 use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, fold};
-use crate::sql::time_zone::TimeZone;
+use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Outcome, Result};
 
 /// Name of the row that was to be inserted, in DO UPDATE.

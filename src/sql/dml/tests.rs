@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use super::values::{Cell, ColumnCells, plain_cells};
 use crate::sql::cast::ColumnDefault;
 use crate::sql::dialect::OmenDialect;
-use crate::sql::time_zone::TimeZone;
+use crate::sql::semantics::time_zone::TimeZone;
 
 fn cells(values: &str, types: &[DataType]) -> Option<Vec<Vec<Cell>>> {
     let query = Parser::new(&OmenDialect).try_with_sql(values).unwrap().parse_query().unwrap();

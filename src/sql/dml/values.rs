@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
 
 use crate::sql::cast::{CastPolicy, ColumnDefault, cast_error, default_array};
-use crate::sql::time_zone::TimeZone;
+use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Result, types};
 
 /// A cell of a VALUES list that needs no planning.

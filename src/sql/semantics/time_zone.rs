@@ -13,8 +13,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::cast::{CastPolicy, Failure, cast_array};
-use super::types::UTC;
+use crate::sql::cast::{CastPolicy, Failure, cast_array};
+use crate::sql::types::UTC;
 
 /// A session's time zone.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,59 @@
+//! What SQL means here where DataFusion answers otherwise than PostgreSQL: rules, functions and planners of our own, in the
+//! order in which they run. `docs/sql-semantics.md` says of each what PostgreSQL does, what DataFusion does, and what is done
+//! about it.
+//!
+//! A statement passes through four places:
+//! 1. its syntax tree, before names are resolved ([`rewrite`]);
+//! 2. the planner, which asks [`expression_planners`] for operators whose types DataFusion cannot combine;
+//! 3. the analyzer: [`before_coercion`] sees expressions as they were written, [`after_coercion`] with the types that
+//!    DataFusion has given them;
+//! 4. functions that replace DataFusion's of the same name ([`register`]).
+//!
+//! Expressions outside of plans (defaults, RETURNING, DO UPDATE) pass through the same rules: see
+//! [`PlanContext::analyze_expression`](super::context::PlanContext::analyze_expression).
+
+pub(crate) mod time_zone;
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::sql::sqlparser::ast;
+
+use super::error::Result;
+
+type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
+
+/// Changes a syntax tree before names in it are resolved.
+pub(crate) fn rewrite(statement: ast::Statement) -> Result<ast::Statement> {
+    Ok(statement)
+}
+
+/// Planners of operators and literals, asked before DataFusion's.
+pub(crate) fn expression_planners() -> Vec<Arc<dyn ExprPlanner>> {
+    Vec::new()
+}
+
+/// Rules that see expressions before DataFusion gives their operands common types.
+fn before_coercion() -> Vec<Rule> {
+    vec![Arc::new(time_zone::TextInTimeZone)]
+}
+
+/// Rules that see expressions whose operands have common types.
+fn after_coercion() -> Vec<Rule> {
+    Vec::new()
+}
+
+/// All analyzer rules, DataFusion's among them.
+pub(crate) fn analyzer_rules() -> Vec<Rule> {
+    let mut rules = before_coercion();
+    rules.extend(Analyzer::new().rules);
+    rules.extend(after_coercion());
+    rules
+}
+
+/// Puts our functions in the place of DataFusion's.
+pub(crate) fn register(builder: SessionStateBuilder) -> SessionStateBuilder {
+    builder
+}
