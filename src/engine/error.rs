@@ -42,11 +42,24 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// What an [`ErrorKind::NotFound`] or [`ErrorKind::AlreadyExists`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ObjectKind {
+    /// A table or view.
+    Table,
+    /// A column.
+    Column,
+    /// A schema.
+    Schema,
+}
+
 /// An error of the engine.
 pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
+    object: Option<ObjectKind>,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -54,7 +67,7 @@ struct Inner {
 impl Error {
     /// An error of `kind`; `message` is lower case, names what is at fault and what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+        Self(Box::new(Inner { kind, object: None, message: message.into(), source: None }))
     }
 
     /// The same error with the lower-level error that caused it.
@@ -72,6 +85,18 @@ impl Error {
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
         self
+    }
+
+    /// The same error about an object of this kind.
+    #[must_use]
+    pub fn of(mut self, object: ObjectKind) -> Self {
+        self.0.object = Some(object);
+        self
+    }
+
+    /// What it is about, where that was said.
+    pub fn object(&self) -> Option<ObjectKind> {
+        self.0.object
     }
 
     /// What a caller can do about it.

@@ -4,7 +4,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use super::Engine;
-use super::error::{Error, Result};
+use super::error::{Error, ObjectKind, Result};
 use super::id::TableId;
 use super::key::KeyRange;
 use super::table::{RowAddress, Scan, ScanRequest, TableSnapshot};
@@ -30,10 +30,9 @@ impl Table {
 
     /// The table as it is now, for several reads of one state.
     pub fn snapshot(&self) -> Result<TableSnapshot> {
-        self.engine
-            .snapshot()
-            .table_by_id(self.id)
-            .ok_or_else(|| Error::not_found(format!("table with id {} was dropped", self.id)))
+        self.engine.snapshot().table_by_id(self.id).ok_or_else(|| {
+            Error::not_found(format!("table with id {} was dropped", self.id)).of(ObjectKind::Table)
+        })
     }
 
     /// The schema that users see.

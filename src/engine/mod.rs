@@ -26,7 +26,7 @@ mod wal;
 
 pub use cache::CacheStats;
 pub use clock::{Clock, SystemClock};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, ObjectKind, Result};
 pub use handle::Table;
 pub use id::{FieldId, Generation, SegmentId, SeqNo, TableId};
 pub use in_memory::in_memory;
@@ -433,5 +433,5 @@ impl Engine {
 }
 
 fn no_table(name: &TableName) -> Error {
-    Error::not_found(format!("table {name} does not exist"))
+    Error::not_found(format!("table {name} does not exist")).of(ObjectKind::Table)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
-use super::error::{Error, Result};
+use super::error::{Error, ObjectKind, Result};
 use super::id::{FieldId, TableId};
 
 /// Name of the hidden column that holds the row id of tables without a primary key. It is the last
@@ -217,7 +217,8 @@ impl TableMeta {
                 return Err(Error::already_exists(format!(
                     "table {}: column \"{name}\" already exists",
                     self.name
-                )));
+                ))
+                .of(ObjectKind::Column));
             }
             super::segment::check_column_type(column.field.data_type())
                 .map_err(|e| e.context(format_args!("table {}: column \"{name}\"", self.name)))?;
@@ -284,6 +285,7 @@ impl TableMeta {
                     .collect::<Vec<_>>()
                     .join(", ")
             ))
+            .of(ObjectKind::Column)
         })
     }
 

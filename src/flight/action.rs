@@ -21,7 +21,7 @@ use super::session::Call;
 use super::statement::ticket_id;
 use super::{options, poll, proto, status};
 use crate::engine::{DEFAULT_SCHEMA, Engine, TableName, TableSnapshot};
-use crate::sql::{self, SavepointId, TransactionId};
+use crate::sql::{self, Code, SavepointId, TransactionId};
 
 /// The actions that there are.
 pub(super) fn types() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -114,7 +114,12 @@ pub(super) async fn run(
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
             transaction(&call.session.sql, &action).await?
         }
-        name => return Err(Status::unimplemented(format!("there is no action \"{name}\""))),
+        name => {
+            return Err(status::new(
+                Code::FeatureNotSupported,
+                format!("there is no action \"{name}\""),
+            ));
+        }
     };
     Ok(answer.map(|body| arrow_flight::Result { body: body.into() }).into_iter())
 }
@@ -163,19 +168,20 @@ async fn transaction(session: &sql::Session, action: &Action) -> Result<Option<V
 }
 
 fn unspecified() -> Status {
-    Status::invalid_argument("the action does not say how to end it")
+    status::new(Code::ProtocolViolation, "the action does not say how to end it")
 }
 
 fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
-    M::decode(bytes)
-        .map_err(|e| Status::invalid_argument(format!("the action's body is malformed: {e}")))
+    M::decode(bytes).map_err(|e| {
+        status::new(Code::ProtocolViolation, format!("the action's body is malformed: {e}"))
+    })
 }
 
 fn unpack<M: ProstMessageExt>(bytes: &[u8]) -> Result<M, Status> {
     let any: Any = decode(bytes)?;
     any.unpack().ok().flatten().ok_or_else(|| {
         let name = M::type_url().rsplit('.').next().unwrap_or_default();
-        Status::invalid_argument(format!("the action's body is not a {name}"))
+        status::new(Code::ProtocolViolation, format!("the action's body is not a {name}"))
     })
 }
 
@@ -209,7 +215,8 @@ fn renew(state: &State, request: &RenewFlightEndpointRequest) -> Result<Vec<u8>,
         if state.results.renew(&id, lease) | state.pinned.renew(&id, lease) {
             endpoint.expiration_time = Some(timestamp_after(lease));
         } else if endpoint.expiration_time.is_some() {
-            return Err(Status::not_found(
+            return Err(status::new(
+                Code::InvalidCursorName,
                 "what the endpoint was to return is not kept any more: run the query again",
             ));
         }
@@ -261,7 +268,7 @@ async fn administer(state: &State, action: Action) -> Result<Vec<u8>, Status> {
         }
     })
     .await
-    .map_err(|_| Status::internal("the admin action failed"))?
+    .map_err(|_| status::new(Code::InternalError, "the admin action failed"))?
 }
 
 fn micros(time: Duration) -> u64 {
@@ -271,13 +278,13 @@ fn micros(time: Duration) -> u64 {
 /// The table called "table" or "schema.table".
 fn find(engine: &Engine, name: &str) -> Result<TableSnapshot, Status> {
     if name.is_empty() {
-        return Err(Status::invalid_argument("the action needs the name of a table"));
+        return Err(status::new(Code::ProtocolViolation, "the action needs the name of a table"));
     }
     let snapshot = engine.snapshot();
     let named = |schema: &str, table: &str| snapshot.table(&TableName::new(schema, table));
     named(DEFAULT_SCHEMA, name)
         .or_else(|| name.split_once('.').and_then(|(schema, table)| named(schema, table)))
-        .ok_or_else(|| Status::not_found(format!("there is no table \"{name}\"")))
+        .ok_or_else(|| status::new(Code::UndefinedTable, format!("there is no table \"{name}\"")))
 }
 
 fn table_stats(table: &TableSnapshot) -> proto::TableStatsResult {

@@ -14,6 +14,8 @@ use tonic::Status;
 
 use super::encode::FlightStream;
 use super::message::{Message, shared};
+use super::status;
+use crate::sql::Code;
 
 /// Buffers below this size are copied together: a frame of their own would cost more.
 const COPY_BYTES: usize = 8 << 10;
@@ -61,9 +63,10 @@ impl RowsBody {
             put_field(&mut prefix, DATA_BODY, body_bytes);
         }
         let length = u32::try_from(prefix.len() + body_bytes).map_err(|_| {
-            Status::out_of_range(format!(
-                "a row of {body_bytes} bytes is larger than a message can be (4 GiB)"
-            ))
+            status::new(
+                Code::ProgramLimitExceeded,
+                format!("a row of {body_bytes} bytes is larger than a message can be (4 GiB)"),
+            )
         })?;
         self.small.reserve(5 + prefix.len());
         self.small.put_u8(0);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use super::status;
+use crate::sql::Code;
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Extensions, Status};
 
@@ -19,17 +21,19 @@ impl Complete {
         if self.0.load(Ordering::Acquire) {
             Ok(())
         } else {
-            Err(Status::cancelled("the client broke the stream off; nothing of it was kept"))
+            Err(status::new(
+                Code::QueryCanceled,
+                "the client broke the stream off; nothing of it was kept",
+            ))
         }
     }
 }
 
 /// The mark of a request.
 pub(super) fn of(extensions: &Extensions) -> Result<Complete, Status> {
-    extensions
-        .get::<Complete>()
-        .cloned()
-        .ok_or_else(|| Status::internal("the service runs without the layer that watches streams"))
+    extensions.get::<Complete>().cloned().ok_or_else(|| {
+        status::new(Code::InternalError, "the service runs without the layer that watches streams")
+    })
 }
 
 /// A request whose body is watched, and which carries the mark.

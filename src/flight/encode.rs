@@ -19,7 +19,7 @@ use tonic::Status;
 
 use super::message::Message;
 use super::{status, wire_type};
-use crate::sql;
+use crate::sql::{self, Code};
 
 /// Bytes of rows in one message, about.
 const MESSAGE_BYTES: usize = 2 << 20;
@@ -60,7 +60,9 @@ pub(crate) fn rows(
         match receiver.recv().await {
             Some(Some(message)) => Some((message, Some(receiver))),
             Some(None) => None,
-            None => Some((Err(Status::internal("a defect stopped the query")), None)),
+            None => {
+                Some((Err(status::new(Code::InternalError, "a defect stopped the query")), None))
+            }
         }
     })
     .boxed()
@@ -131,12 +133,15 @@ impl Encoder {
                     return Ok(column.clone());
                 }
                 cast_with_options(column, field.data_type(), &options).map_err(|e| {
-                    Status::internal(format!(
-                        "column \"{}\" of type {} cannot be sent as {}: {e}",
-                        field.name(),
-                        column.data_type(),
-                        field.data_type()
-                    ))
+                    status::new(
+                        Code::InternalError,
+                        format!(
+                            "column \"{}\" of type {} cannot be sent as {}: {e}",
+                            field.name(),
+                            column.data_type(),
+                            field.data_type()
+                        ),
+                    )
                 })
             })
             .collect::<Result<Vec<_>, Status>>()?;

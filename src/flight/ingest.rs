@@ -19,7 +19,7 @@ use super::service::{State, within};
 use super::session::Call;
 use super::{metadata, proto, status, wire_type};
 use crate::engine::{OnConflict, TableName, WriteResult};
-use crate::sql::{Ingest, IngestMode, IngestRequest, Within};
+use crate::sql::{Code, Ingest, IngestMode, IngestRequest, Within};
 
 /// Call header, and key of schema metadata, that say what to do with rows whose key exists.
 const ON_CONFLICT_HEADER: &str = "x-omendb-on-conflict";
@@ -50,15 +50,18 @@ impl Target {
     ) -> Result<Self, Status> {
         let within = within(command.transaction_id.as_deref(), Within::Any);
         if command.temporary {
-            return Err(Status::unimplemented("temporary tables are not supported"));
+            return Err(status::new(
+                Code::FeatureNotSupported,
+                "temporary tables are not supported",
+            ));
         }
         if let Some(catalog) = command.catalog.as_deref().filter(|c| !c.is_empty())
             && catalog != metadata::CATALOG
         {
-            return Err(Status::not_found(format!(
-                "there is no catalog \"{catalog}\"; this one is \"{}\"",
-                metadata::CATALOG
-            )));
+            return Err(status::new(
+                Code::InvalidCatalogName,
+                format!("there is no catalog \"{catalog}\"; this one is \"{}\"", metadata::CATALOG),
+            ));
         }
         let schema = command.schema.as_deref().filter(|s| !s.is_empty()).unwrap_or(current_schema);
         let table = TableName::new(schema, command.table.as_str());
@@ -79,11 +82,14 @@ impl Target {
                 TableExistsOption::Fail | TableExistsOption::Unspecified,
             ) => IngestMode::Create,
             (not_exist, exists) => {
-                return Err(Status::unimplemented(format!(
-                    "a load that does {} where the table is missing and {} where it exists is not supported",
-                    not_exist.as_str_name(),
-                    exists.as_str_name()
-                )));
+                return Err(status::new(
+                    Code::FeatureNotSupported,
+                    format!(
+                        "a load that does {} where the table is missing and {} where it exists is not supported",
+                        not_exist.as_str_name(),
+                        exists.as_str_name()
+                    ),
+                ));
             }
         };
         Ok(Self { table, mode: Some(mode), within })
@@ -119,7 +125,7 @@ pub(super) async fn load(
     let loader = tokio::task::spawn_blocking(move || run(ingest, decoder, receiver));
     let fed = tokio::select! {
         fed = feed(&mut incoming, &sender, state.options.load_ahead_bytes) => fed,
-        () = query.stopped() => Err(Status::cancelled("the load was cancelled; nothing was loaded")),
+        () = query.stopped() => Err(status::new(Code::QueryCanceled, "the load was cancelled; nothing was loaded")),
     };
     if fed.is_ok() {
         // A send fails only if the thread has given up, and then it says why.
@@ -127,11 +133,17 @@ pub(super) async fn load(
     }
     drop(sender);
     let result = loader.await.map_err(|_| {
-        Status::internal(format!("the load of table {table} failed; nothing was loaded"))
+        status::new(
+            Code::InternalError,
+            format!("the load of table {table} failed; nothing was loaded"),
+        )
     })?;
     fed?;
     let Some(result) = result? else {
-        return Err(Status::internal(format!("the load of table {table} ended early")));
+        return Err(status::new(
+            Code::InternalError,
+            format!("the load of table {table} ended early"),
+        ));
     };
     Ok(PutResult { app_metadata: load_result(&result).encode_to_vec().into() })
 }
@@ -154,7 +166,7 @@ async fn read_schema(decoder: &mut Decoder, incoming: &mut Incoming) -> Result<S
             return Ok(wire_type::strip(schema));
         }
     }
-    Err(Status::invalid_argument("the stream of the load has no schema"))
+    Err(status::new(Code::ProtocolViolation, "the stream of the load has no schema"))
 }
 
 fn request(
@@ -171,9 +183,10 @@ fn request(
         Some("ignore") => OnConflict::Ignore,
         Some("replace") => OnConflict::Replace,
         Some(other) => {
-            return Err(Status::invalid_argument(format!(
-                "on_conflict is \"{other}\"; it can be error, ignore or replace"
-            )));
+            return Err(status::new(
+                Code::InvalidParameterValue,
+                format!("on_conflict is \"{other}\"; it can be error, ignore or replace"),
+            ));
         }
     };
     let mode = match target.mode {
@@ -184,9 +197,12 @@ fn request(
             Some("append") => IngestMode::Append,
             Some("replace") => IngestMode::Replace,
             Some(other) => {
-                return Err(Status::invalid_argument(format!(
-                    "the mode is \"{other}\"; it can be create, append, replace or create_append"
-                )));
+                return Err(status::new(
+                    Code::InvalidParameterValue,
+                    format!(
+                        "the mode is \"{other}\"; it can be create, append, replace or create_append"
+                    ),
+                ));
             }
         },
     };
@@ -214,7 +230,8 @@ async fn feed(
             permit = Arc::clone(&semaphore).acquire_many_owned(share) => permit,
             () = sender.closed() => return Ok(()),
         };
-        let permit = permit.map_err(|_| Status::internal("the load's room is closed"))?;
+        let permit =
+            permit.map_err(|_| status::new(Code::InternalError, "the load's room is closed"))?;
         if sender.send(Feed::Message(data_header, data_body, permit)).await.is_err() {
             return Ok(());
         }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::status;
+use crate::sql::Code;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
@@ -134,7 +136,7 @@ fn aligned(body: Bytes) -> Buffer {
 }
 
 fn bad(message: impl Into<String>) -> Status {
-    Status::invalid_argument(message)
+    status::new(Code::ProtocolViolation, message)
 }
 
 fn arrow(e: ArrowError) -> Status {
@@ -142,9 +144,12 @@ fn arrow(e: ArrowError) -> Status {
 }
 
 fn too_large(bytes: u64, limit: u64) -> Status {
-    Status::resource_exhausted(format!(
-        "the Arrow message takes {bytes} bytes when uncompressed and {limit} are allowed; send smaller batches"
-    ))
+    status::new(
+        Code::ConfigurationLimitExceeded,
+        format!(
+            "the Arrow message takes {bytes} bytes when uncompressed and {limit} are allowed; send smaller batches"
+        ),
+    )
 }
 
 #[cfg(test)]

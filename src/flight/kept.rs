@@ -10,8 +10,9 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use tonic::Status;
 
+use super::status;
 use super::ticket::Id;
-use crate::sql;
+use crate::sql::{self, Code};
 
 /// What may be kept.
 pub(crate) trait Keep {
@@ -95,11 +96,14 @@ impl<T: Keep> Kept<T> {
     pub(crate) fn put(&self, id: Id, value: T, lease: Duration) -> Result<(), Status> {
         let bytes = value.bytes();
         if bytes > self.budget_bytes {
-            return Err(Status::resource_exhausted(format!(
-                "{bytes} bytes of {} are too many to keep for the client; {} are allowed",
-                T::NAME,
-                self.budget_bytes
-            )));
+            return Err(status::new(
+                Code::ConfigurationLimitExceeded,
+                format!(
+                    "{bytes} bytes of {} are too many to keep for the client; {} are allowed",
+                    T::NAME,
+                    self.budget_bytes
+                ),
+            ));
         }
         let expires = Instant::now() + lease;
         // What goes is dropped after the lock.

@@ -20,7 +20,7 @@ use super::session::Call;
 use super::statement::Bound;
 use super::status;
 use super::ticket::{self, Id};
-use crate::sql::{Query, StatementKind, Within};
+use crate::sql::{Code, Query, StatementKind, Within};
 
 const HANDLE_TYPE: &str = "type.googleapis.com/omendb.flight.PollHandle";
 
@@ -52,8 +52,9 @@ pub(super) fn handle(bytes: &[u8]) -> Result<Option<Id>, Status> {
     if any.type_url != HANDLE_TYPE {
         return Ok(None);
     }
-    let handle = proto::PollHandle::decode(&*any.value)
-        .map_err(|e| Status::invalid_argument(format!("the descriptor to poll is damaged: {e}")))?;
+    let handle = proto::PollHandle::decode(&*any.value).map_err(|e| {
+        status::new(Code::ProtocolViolation, format!("the descriptor to poll is damaged: {e}"))
+    })?;
     ticket::parse_id(&handle.id).map(Some)
 }
 
@@ -112,7 +113,7 @@ impl Service {
 impl State {
     async fn poll_again(&self, id: &Id, wait: Duration) -> Result<PollInfo, Status> {
         let polled = self.polled.get(id).ok_or_else(|| {
-            Status::not_found(
+            status::new(Code::InvalidCursorName,
                 "there is no such statement to poll: the server started again, or it ended long ago",
             )
         })?;
@@ -121,9 +122,11 @@ impl State {
         match ended {
             Ok(Ok(info)) => match &*info {
                 Some(info) => info.clone().map(complete),
-                None => Err(Status::internal("a statement ended without an outcome")),
+                None => {
+                    Err(status::new(Code::InternalError, "a statement ended without an outcome"))
+                }
             },
-            Ok(Err(_)) => Err(Status::internal("a defect stopped the statement")),
+            Ok(Err(_)) => Err(status::new(Code::InternalError, "a defect stopped the statement")),
             Err(_) => self.unfinished(id, &polled),
         }
     }

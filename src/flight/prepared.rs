@@ -13,7 +13,7 @@ use super::service::{State, parameter_schema, wire_schema, within};
 use super::session::Call;
 use super::statement::Bound;
 use super::{status, ticket};
-use crate::sql::{StatementKind, TransactionId, Within};
+use crate::sql::{Code, StatementKind, TransactionId, Within};
 
 impl State {
     /// Prepares a statement: checks it, executes nothing.
@@ -75,7 +75,8 @@ impl State {
             bound.parameters =
                 kept.batches.first().map(|batch| Parameters::Batch(batch.clone(), Some(id)));
         } else if handle.parameters_kept {
-            return Err(Status::not_found(
+            return Err(status::new(
+                Code::InvalidCursorName,
                 "the parameters of the prepared statement are not kept any more; bind them again",
             ));
         }

@@ -13,7 +13,7 @@ use super::service::{Asked, State, asked, unsupported, within};
 use super::session::Call;
 use super::statement::{Bound, count_of};
 use super::{ingest, status};
-use crate::sql::{Outcome, StatementKind, Within};
+use crate::sql::{Code, Outcome, StatementKind, Within};
 
 /// What parameters of one statement may take when uncompressed, in bytes.
 const MAX_PARAMETER_BYTES: u64 = 256 << 20;
@@ -51,10 +51,12 @@ pub(super) async fn put(
     let (headers, extensions, mut rest) = request.into_parts();
     let complete = complete::of(&extensions)?;
     let Some(mut first) = rest.message().await? else {
-        return Err(Status::invalid_argument(EMPTY));
+        return Err(status::new(Code::ProtocolViolation, EMPTY));
     };
-    let descriptor: FlightDescriptor =
-        first.flight_descriptor.take().ok_or_else(|| Status::invalid_argument(EMPTY))?;
+    let descriptor: FlightDescriptor = first
+        .flight_descriptor
+        .take()
+        .ok_or_else(|| status::new(Code::ProtocolViolation, EMPTY))?;
     let mut incoming = Incoming { first: Some(first), rest, complete };
     let result = match asked(&descriptor)? {
         Asked::Table(table) => {
@@ -109,7 +111,8 @@ async fn update(call: &Call, bound: &Bound) -> Result<i64, Status> {
     let prepared =
         session.prepare_within(bound.within, &bound.sql).await.map_err(status::from_sql)?;
     if prepared.kind() == StatementKind::Query {
-        return Err(Status::invalid_argument(
+        return Err(status::new(
+            Code::ProtocolViolation,
             "the statement is a query: run it with CommandPreparedStatementQuery",
         ));
     }
@@ -132,9 +135,12 @@ async fn parameters(incoming: &mut Incoming) -> Result<Option<Received>, Status>
         if let Decoded::Batch(batch) = decoder.decode(&message.data_header, message.data_body)? {
             bytes += batch.get_array_memory_size() as u64;
             if bytes > MAX_PARAMETER_BYTES {
-                return Err(Status::resource_exhausted(format!(
-                    "the parameters take more than {MAX_PARAMETER_BYTES} bytes; load the rows instead (ingest)"
-                )));
+                return Err(status::new(
+                    Code::ConfigurationLimitExceeded,
+                    format!(
+                        "the parameters take more than {MAX_PARAMETER_BYTES} bytes; load the rows instead (ingest)"
+                    ),
+                ));
             }
             batches.push(batch);
         }
@@ -142,7 +148,7 @@ async fn parameters(incoming: &mut Incoming) -> Result<Option<Received>, Status>
     // A schema without columns binds nothing: some clients send one for every update.
     let Some(schema) = decoder.schema().filter(|s| !s.fields().is_empty()) else { return Ok(None) };
     let batch = concat_batches(schema, &batches).map_err(|e| {
-        Status::invalid_argument(format!("the batches of parameters do not agree: {e}"))
+        status::new(Code::ProtocolViolation, format!("the batches of parameters do not agree: {e}"))
     })?;
     Ok(Some(messages.decoded(batch, batches.len())))
 }

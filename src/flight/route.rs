@@ -18,6 +18,8 @@ use tonic_prost::ProstCodec;
 use super::body::RowsBody;
 use super::complete::{self, Watched};
 use super::service::Service;
+use super::status;
+use crate::sql::Code;
 
 const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
 
@@ -83,8 +85,10 @@ where
     let decoder = ProstCodec::<(), Ticket>::default().decoder();
     let limit = Some(service.max_message_bytes());
     let mut messages = Streaming::new_request(decoder, body, None, limit);
-    let ticket =
-        messages.message().await?.ok_or_else(|| Status::internal("the call has no ticket"))?;
+    let ticket = messages
+        .message()
+        .await?
+        .ok_or_else(|| status::new(Code::InternalError, "the call has no ticket"))?;
     let metadata = MetadataMap::from_headers(parts.headers);
     let rows = service.rows(Request::from_parts(metadata, parts.extensions, ticket)).await?;
     let (metadata, stream, extensions) = rows.into_parts();

@@ -28,10 +28,11 @@ use super::poll::Polled;
 use super::route::FlightServer;
 use super::session::{Call, Sessions};
 use super::statement::Announced;
+use super::status;
 use super::ticket::Id;
 use super::{metadata, statement, wire_type};
 use crate::engine::{DEFAULT_SCHEMA, TableName};
-use crate::sql::{self, Database, TransactionId, Within};
+use crate::sql::{self, Code, Database, TransactionId, Within};
 
 /// Limits of the service.
 #[derive(Debug, Clone)]
@@ -136,7 +137,7 @@ impl Registered {
     }
 
     fn cancelled() -> Status {
-        Status::cancelled("the query was cancelled")
+        status::new(Code::QueryCanceled, "the query was cancelled")
     }
 }
 
@@ -214,7 +215,10 @@ impl Service {
     /// The session of a call.
     fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         if self.0.draining.load(Ordering::Relaxed) {
-            return Err(Status::unavailable("the server is shutting down; try again later"));
+            return Err(status::new(
+                Code::AdminShutdown,
+                "the server is shutting down; try again later",
+            ));
         }
         self.0.sessions.of(request.metadata(), request.extensions())
     }
@@ -233,9 +237,10 @@ pub(super) fn asked(descriptor: &FlightDescriptor) -> Result<Asked, Status> {
     match descriptor.r#type() {
         DescriptorType::Path => table_of_path(&descriptor.path).map(Asked::Table),
         DescriptorType::Cmd => command(&descriptor.cmd).map(Asked::Command),
-        DescriptorType::Unknown => {
-            Err(Status::invalid_argument("the descriptor is neither a command nor a path"))
-        }
+        DescriptorType::Unknown => Err(status::new(
+            Code::ProtocolViolation,
+            "the descriptor is neither a command nor a path",
+        )),
     }
 }
 
@@ -244,7 +249,7 @@ pub(super) fn command(bytes: &[u8]) -> Result<Command, Status> {
     Any::decode(bytes)
         .map_err(|e| e.to_string())
         .and_then(|any| Command::try_from(any).map_err(|e| e.to_string()))
-        .map_err(|e| Status::invalid_argument(format!("not a Flight SQL command: {e}")))
+        .map_err(|e| status::new(Code::ProtocolViolation, format!("not a Flight SQL command: {e}")))
 }
 
 fn table_of_path(path: &[String]) -> Result<TableName, Status> {
@@ -254,16 +259,17 @@ fn table_of_path(path: &[String]) -> Result<TableName, Status> {
         [catalog, schema, table] if catalog == metadata::CATALOG => {
             Ok(TableName::new(schema.as_str(), table.as_str()))
         }
-        _ => Err(Status::invalid_argument(format!(
-            "the path {path:?} names no table; use [table] or [schema, table]"
-        ))),
+        _ => Err(status::new(
+            Code::ProtocolViolation,
+            format!("the path {path:?} names no table; use [table] or [schema, table]"),
+        )),
     }
 }
 
 /// The refusal of a command that this server does not have.
 pub(super) fn unsupported(command: &Command) -> Status {
     let name = command.type_url().rsplit(['.', '/']).next().unwrap_or_default();
-    Status::unimplemented(format!("{name} is not supported here"))
+    status::new(Code::FeatureNotSupported, format!("{name} is not supported here"))
 }
 
 /// The transaction that a message names; `otherwise` where it names none.
@@ -471,7 +477,10 @@ impl FlightService for Service {
         &self,
         _request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        Err(Status::unimplemented("DoExchange is not supported; use DoPut and DoGet"))
+        Err(status::new(
+            Code::FeatureNotSupported,
+            "DoExchange is not supported; use DoPut and DoGet",
+        ))
     }
 
     async fn do_action(

@@ -13,7 +13,8 @@ use tonic::{Extensions, Status};
 use uuid::Uuid;
 
 use super::service::Options;
-use crate::sql::{self, Database};
+use super::status;
+use crate::sql::{self, Code, Database};
 
 /// Name of the cookie that carries a session's id.
 const COOKIE: &str = "arrow_flight_session_id";
@@ -160,7 +161,8 @@ impl Sessions {
                 Some(Arc::clone(&entry.session))
             }
             None if token.is_some() => {
-                return Err(Status::unauthenticated(
+                return Err(status::new(
+                    Code::InvalidAuthorization,
                     "the session of this token has ended, by idleness or because the server started again: connect again",
                 ));
             }
@@ -199,10 +201,10 @@ impl Sessions {
                 .min_by_key(|(_, e)| e.last_used)
                 .map(|(id, _)| *id);
             let Some(oldest) = oldest else {
-                return Err(Status::resource_exhausted(format!(
-                    "all {} sessions are in use; close some",
-                    self.max_count
-                )));
+                return Err(status::new(
+                    Code::ConfigurationLimitExceeded,
+                    format!("all {} sessions are in use; close some", self.max_count),
+                ));
             };
             if let Some(entry) = inner.remove(oldest) {
                 entry.session.sql.close();
@@ -323,7 +325,9 @@ fn token(metadata: &MetadataMap) -> Result<Option<Uuid>, Status> {
         value.to_str().ok()?.strip_prefix("Bearer ")?.trim().strip_prefix(TOKEN_PREFIX)
     });
     let parsed = token.map(|id| {
-        id.parse().map_err(|_| Status::unauthenticated("the token is not one of this server"))
+        id.parse().map_err(|_| {
+            status::new(Code::InvalidAuthorization, "the token is not one of this server")
+        })
     });
     parsed.transpose()
 }

@@ -22,7 +22,7 @@ use super::session::Call;
 use super::ticket::Id;
 use super::{status, ticket};
 use crate::engine::{KeyRange, TableName};
-use crate::sql::{Meaning, Outcome, Pinned, Prepared, RunningQuery, StatementKind, Within};
+use crate::sql::{Code, Meaning, Outcome, Pinned, Prepared, RunningQuery, StatementKind, Within};
 
 /// A statement and the parameters to run it with.
 #[derive(Debug)]
@@ -46,7 +46,8 @@ impl Bound {
     pub(super) fn check_change(&self) -> Result<(), Status> {
         match self.stray {
             false => Ok(()),
-            true => Err(Status::aborted(
+            true => Err(status::new(
+                Code::SerializationFailure,
                 "the transaction in which the statement was prepared is gone with its session: begin it anew and retry",
             )),
         }
@@ -66,7 +67,10 @@ impl Bound {
                 sql: self.sql,
                 parameters_id: id.to_vec(),
             })),
-            Err(None) => Err(Status::internal("parameters are neither in the ticket nor kept")),
+            Err(None) => Err(status::new(
+                Code::InternalError,
+                "parameters are neither in the ticket nor kept",
+            )),
         }
     }
 }
@@ -102,8 +106,10 @@ pub(super) fn until(stream: FlightStream, deadline: Option<Instant>) -> FlightSt
             Ok(Some(item)) => Some((item, Some(stream))),
             Ok(None) => None,
             Err(_) => {
-                let status =
-                    Status::deadline_exceeded("the query ran out of the time that the client gave");
+                let status = status::new(
+                    Code::StatementTimeout,
+                    "the query ran out of the time that the client gave",
+                );
                 Some((Err(status), None))
             }
         }
@@ -255,7 +261,7 @@ impl State {
         let pinned = match ticket.pinned {
             false => None,
             true => Some(self.pinned.get(&id).ok_or_else(|| {
-                Status::aborted(
+                status::new(Code::SerializationFailure,
                     "what this query was to read is not kept any more; it waits only for a while: run the query again",
                 )
             })?),
@@ -266,7 +272,7 @@ impl State {
             }
             Some(Source::KeptRows(_)) => {
                 let kept = self.results.get(&id).ok_or_else(|| {
-                    Status::not_found("the rows of this statement are not kept any more; they wait only for a while")
+                    status::new(Code::InvalidCursorName, "the rows of this statement are not kept any more; they wait only for a while")
                 })?;
                 return Ok(encode::batches(kept.schema.clone(), kept.batches.clone()));
             }
@@ -277,7 +283,8 @@ impl State {
             Some(Source::KeptStatement(statement)) => {
                 let id = ticket::parse_id(&statement.parameters_id)?;
                 let kept = self.parameters.get(&id).ok_or_else(|| {
-                    Status::not_found(
+                    status::new(
+                        Code::InvalidCursorName,
                         "the parameters of this query are not kept any more; bind them again",
                     )
                 })?;
@@ -289,7 +296,7 @@ impl State {
                     ..Bound::new(statement.sql, Within::Session)
                 }
             }
-            None => return Err(Status::invalid_argument("the ticket is empty")),
+            None => return Err(status::new(Code::ProtocolViolation, "the ticket is empty")),
         };
         let running = self.running.begin(id);
         // What it meant where it was made, and not what it would in this session.
@@ -329,7 +336,8 @@ impl State {
         let prepared =
             session.prepare_at(&snapshot, meaning, &bound.sql).await.map_err(status::from_sql)?;
         if prepared.kind() != StatementKind::Query {
-            return Err(Status::invalid_argument(
+            return Err(status::new(
+                Code::ProtocolViolation,
                 "DoGet runs queries only; ask for the statement's FlightInfo, or send it as an update",
             ));
         }
@@ -339,7 +347,8 @@ impl State {
             .map_err(status::from_sql)?;
         let wire = wire_schema(call, &rows.schema);
         if schema_hash != 0 && schema_hash != ticket::schema_hash(&wire) {
-            return Err(Status::aborted(
+            return Err(status::new(
+                Code::SerializationFailure,
                 "a table of the query was redefined after its FlightInfo; run the query again",
             ));
         }
@@ -386,14 +395,14 @@ impl State {
             None if snapshot.view(table).is_some() => {
                 self.statement_schema(call, Within::Session, &select_all(table)).await
             }
-            None => Err(Status::not_found(format!("there is no table {table}"))),
+            None => Err(status::new(Code::UndefinedTable, format!("there is no table {table}"))),
         }
     }
 
     /// All tables, or those whose name matches a LIKE pattern.
     pub(super) fn list(&self, call: &Call, pattern: &[u8]) -> Result<Vec<FlightInfo>, Status> {
         let pattern = std::str::from_utf8(pattern).map_err(|_| {
-            Status::invalid_argument("the criteria must be a LIKE pattern in UTF-8")
+            status::new(Code::ProtocolViolation, "the criteria must be a LIKE pattern in UTF-8")
         })?;
         let pattern = if pattern.is_empty() { "%" } else { pattern };
         let mut infos = Vec::new();

@@ -1,59 +1,110 @@
 //! The only place that maps errors to gRPC codes.
 
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::engine;
-use crate::sql;
+use crate::sql::{self, Code as Sql};
+
+/// The trailer that carries the SQLSTATE of an error.
+pub(crate) const SQLSTATE_TRAILER: &str = "x-omendb-sqlstate";
 
 /// The status that a client gets for a SQL error.
 pub(crate) fn from_sql(e: sql::Error) -> Status {
-    use crate::sql::ErrorKind as Kind;
-    let code = match e.kind() {
-        Kind::Syntax | Kind::Data => Code::InvalidArgument,
-        Kind::Unsupported => Code::Unimplemented,
-        Kind::Refused => Code::PermissionDenied,
-        Kind::Cancelled => Code::Cancelled,
-        Kind::TimedOut => Code::DeadlineExceeded,
-        Kind::State => Code::FailedPrecondition,
-        Kind::Engine(kind) => engine_code(kind),
-    };
-    report(code, e.to_string())
+    new(e.code(), e.to_string())
 }
 
 /// The status that a client gets for an engine error.
 pub(crate) fn from_engine(e: engine::Error) -> Status {
-    report(engine_code(e.kind()), e.message().to_owned())
+    new(Sql::from(&e), e.message().to_owned())
 }
 
 /// The status for an Arrow error on data that this server made itself.
 pub(crate) fn from_arrow(e: arrow::error::ArrowError) -> Status {
-    report(Code::Internal, format!("arrow: {e}"))
+    new(Sql::InternalError, format!("arrow: {e}"))
 }
 
-fn engine_code(kind: engine::ErrorKind) -> Code {
-    use crate::engine::ErrorKind as Kind;
-    match kind {
-        Kind::InvalidArgument | Kind::Constraint => Code::InvalidArgument,
-        Kind::NotFound => Code::NotFound,
-        Kind::AlreadyExists | Kind::DuplicateKey => Code::AlreadyExists,
-        Kind::Conflict => Code::Aborted,
-        Kind::Unsupported => Code::Unimplemented,
-        Kind::ResourceExhausted => Code::ResourceExhausted,
-        Kind::Corruption => Code::DataLoss,
-        Kind::ReadOnly | Kind::Locked | Kind::Closed => Code::Unavailable,
-        Kind::OutcomeUnknown => Code::Unknown,
-        Kind::Io | Kind::Internal => Code::Internal,
-    }
-}
-
-/// Logs what an operator must know of; messages carry names and offsets, never values of SQL literals.
-fn report(code: Code, message: String) -> Status {
-    match code {
+/// The status of a code, with its SQLSTATE in a trailer. Logs what an operator must know of; messages carry names and
+/// offsets, never values of SQL literals.
+pub(crate) fn new(code: Sql, message: impl Into<String>) -> Status {
+    let (grpc, message) = (grpc(code), message.into());
+    match grpc {
         Code::DataLoss | Code::Internal | Code::Unknown => tracing::error!("{message}"),
         Code::Unavailable | Code::ResourceExhausted => tracing::warn!("{message}"),
         _ => {}
     }
-    Status::new(code, message)
+    let mut metadata = MetadataMap::new();
+    metadata.insert(SQLSTATE_TRAILER, MetadataValue::from_static(code.sqlstate()));
+    Status::with_metadata(grpc, message, metadata)
+}
+
+/// What a gRPC client is told of a code: whether to mend the call, to wait, or to begin its transaction anew.
+fn grpc(code: Sql) -> Code {
+    match code {
+        Sql::ProtocolViolation
+        | Sql::CardinalityViolation
+        | Sql::DataException
+        | Sql::StringDataRightTruncation
+        | Sql::NumericValueOutOfRange
+        | Sql::NullValueNotAllowed
+        | Sql::InvalidDatetimeFormat
+        | Sql::DatetimeFieldOverflow
+        | Sql::DivisionByZero
+        | Sql::InvalidTimeZoneDisplacementValue
+        | Sql::InvalidEscapeCharacter
+        | Sql::InvalidEscapeSequence
+        | Sql::InvalidRowCountInLimitClause
+        | Sql::InvalidRowCountInResultOffsetClause
+        | Sql::InvalidRegularExpression
+        | Sql::InvalidParameterValue
+        | Sql::InvalidTextRepresentation
+        | Sql::NotNullViolation
+        | Sql::SyntaxError
+        | Sql::SyntaxErrorOrAccessRuleViolation
+        | Sql::ReservedName
+        | Sql::UndefinedFunction
+        | Sql::UndefinedParameter
+        | Sql::UndefinedObject
+        | Sql::AmbiguousColumn
+        | Sql::GroupingError
+        | Sql::DatatypeMismatch
+        | Sql::WrongObjectType
+        | Sql::InvalidColumnReference
+        | Sql::IndeterminateDatatype => Code::InvalidArgument,
+        Sql::InvalidSqlStatementName
+        | Sql::InvalidCursorName
+        | Sql::InvalidSavepointSpecification
+        | Sql::InvalidCatalogName
+        | Sql::InvalidSchemaName
+        | Sql::UndefinedColumn
+        | Sql::UndefinedTable => Code::NotFound,
+        Sql::UniqueViolation
+        | Sql::DuplicateColumn
+        | Sql::DuplicateTable
+        | Sql::DuplicateSchema => Code::AlreadyExists,
+        Sql::InvalidTransactionState
+        | Sql::ActiveSqlTransaction
+        | Sql::NoActiveSqlTransaction
+        | Sql::InFailedSqlTransaction
+        | Sql::ReadOnlySqlTransaction
+        | Sql::ObjectInUse => Code::FailedPrecondition,
+        Sql::OutOfMemory
+        | Sql::TooManyConnections
+        | Sql::ConfigurationLimitExceeded
+        | Sql::InsufficientResources
+        | Sql::ProgramLimitExceeded
+        | Sql::StatementTooComplex => Code::ResourceExhausted,
+        Sql::ReadOnlyDatabase | Sql::LockNotAvailable | Sql::AdminShutdown => Code::Unavailable,
+        Sql::FeatureNotSupported => Code::Unimplemented,
+        Sql::InvalidAuthorization => Code::Unauthenticated,
+        Sql::InsufficientPrivilege => Code::PermissionDenied,
+        Sql::SerializationFailure => Code::Aborted,
+        Sql::QueryCanceled => Code::Cancelled,
+        Sql::StatementTimeout => Code::DeadlineExceeded,
+        Sql::TransactionResolutionUnknown => Code::Unknown,
+        Sql::DataCorrupted => Code::DataLoss,
+        Sql::IoError | Sql::InternalError => Code::Internal,
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +117,8 @@ mod tests {
         assert_eq!((conflict.code(), conflict.message()), (Code::Aborted, "t: key 1"));
         let missing: sql::Error = engine::Error::not_found("no table \"t\"").into();
         assert_eq!(from_sql(missing).code(), Code::NotFound);
-        let syntax = sql::Error::new(sql::ErrorKind::Syntax, "expected FROM");
-        assert_eq!(from_sql(syntax).code(), Code::InvalidArgument);
+        let syntax = from_sql(sql::Error::new(Sql::SyntaxError, "expected FROM"));
+        assert_eq!(syntax.code(), Code::InvalidArgument);
+        assert_eq!(syntax.metadata().get(SQLSTATE_TRAILER).unwrap(), "42601");
     }
 }

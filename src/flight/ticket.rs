@@ -11,7 +11,9 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::proto::{self, key::Form};
+use super::status;
 use crate::engine::{EncodedKey, KeyRange};
+use crate::sql::Code;
 
 /// Names what the server keeps for a handle or a ticket.
 pub(crate) type Id = [u8; 16];
@@ -23,9 +25,9 @@ pub(crate) fn new_id() -> Id {
 
 /// The name in a message.
 pub(crate) fn parse_id(bytes: &[u8]) -> Result<Id, Status> {
-    bytes
-        .try_into()
-        .map_err(|_| Status::invalid_argument("the handle or ticket is not one of this server"))
+    bytes.try_into().map_err(|_| {
+        status::new(Code::ProtocolViolation, "the handle or ticket is not one of this server")
+    })
 }
 
 /// The bytes of a Flight ticket that holds `ticket`.
@@ -37,7 +39,7 @@ pub(crate) fn encode(ticket: &proto::Ticket) -> arrow_flight::Ticket {
 /// What a statement handle of [`encode`] holds.
 pub(crate) fn decode(handle: &[u8]) -> Result<proto::Ticket, Status> {
     let ticket = proto::Ticket::decode(handle).map_err(|e| {
-        Status::invalid_argument(format!("the ticket is not one of this server: {e}"))
+        status::new(Code::ProtocolViolation, format!("the ticket is not one of this server: {e}"))
     })?;
     parse_id(&ticket.id)?;
     Ok(ticket)
@@ -64,10 +66,11 @@ pub(crate) fn decode_part(part: &proto::KeyPart) -> Result<KeyRange, Status> {
         let Some(form) = key.as_ref().and_then(|key| key.form.clone()) else { return Ok(None) };
         Ok(Some(match form {
             Form::U64(key) => EncodedKey::U64(key),
-            Form::U128(key) => EncodedKey::U128(u128::from_be_bytes(
-                key.try_into()
-                    .map_err(|_| Status::invalid_argument("the ticket's key is damaged"))?,
-            )),
+            Form::U128(key) => {
+                EncodedKey::U128(u128::from_be_bytes(key.try_into().map_err(|_| {
+                    status::new(Code::ProtocolViolation, "the ticket's key is damaged")
+                })?))
+            }
             Form::Bytes(key) => EncodedKey::Bytes(key.into()),
         }))
     };
@@ -80,13 +83,17 @@ pub(crate) fn decode_part(part: &proto::KeyPart) -> Result<KeyRange, Status> {
 /// A prepared statement's handle.
 pub(crate) fn decode_prepared(handle: &[u8]) -> Result<proto::PreparedHandle, Status> {
     let handle = proto::PreparedHandle::decode(handle).map_err(|e| {
-        Status::invalid_argument(format!(
-            "the prepared statement's handle is not one of this server: {e}"
-        ))
+        status::new(
+            Code::ProtocolViolation,
+            format!("the prepared statement's handle is not one of this server: {e}"),
+        )
     })?;
     parse_id(&handle.id)?;
     if handle.statement.is_none() {
-        return Err(Status::invalid_argument("the prepared statement's handle holds no statement"));
+        return Err(status::new(
+            Code::ProtocolViolation,
+            "the prepared statement's handle holds no statement",
+        ));
     }
     Ok(handle)
 }

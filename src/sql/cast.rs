@@ -15,8 +15,9 @@ use datafusion::scalar::ScalarValue;
 
 pub(crate) use array::{CastPolicy, Failure, cast_array};
 
-use super::error::{Error, ErrorKind, Result};
-use super::semantics::time_zone::TimeZone;
+use super::code::Code;
+use super::error::{Error, Result};
+use super::semantics::time_zone::{TimeZone, is_text};
 use super::types::sql_name;
 use crate::engine::{self, TableMeta};
 
@@ -169,6 +170,12 @@ pub(crate) fn cast_error(
 ) -> Error {
     let column = format!("table {table}: column \"{}\"", field.name());
     let to = sql_name(field.data_type());
+    let code = match failure {
+        Failure::Type => Code::DatatypeMismatch,
+        Failure::Value { .. } if is_text(given.data_type()) => Code::InvalidTextRepresentation,
+        Failure::Value { .. } => Code::NumericValueOutOfRange,
+        Failure::Whole(_) => Code::DataException,
+    };
     let message = match failure {
         Failure::Type => format!(
             "{column} has the type {to}, and values of type {} cannot be put there without a cast",
@@ -181,7 +188,7 @@ pub(crate) fn cast_error(
         ),
         Failure::Whole(reason) => format!("{column} ({to}): {reason}"),
     };
-    Error::new(ErrorKind::Data, message)
+    Error::new(code, message)
 }
 
 /// The values of a default for some rows.
@@ -196,7 +203,7 @@ pub(crate) fn default_array(default: &ColumnDefault, row_count: usize) -> Result
             expression.evaluate(&rows).and_then(|v| v.into_array(row_count))
         }
     };
-    array.map_err(|e| Error::new(ErrorKind::Data, format!("a column's default: {e}")))
+    array.map_err(|e| Error::data(format!("a column's default: {e}")))
 }
 
 /// A value as a message shows it.

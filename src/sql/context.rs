@@ -24,9 +24,10 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::code::Code;
 use super::database::Database;
 use super::definitions::Definitions;
-use super::error::{Error, ErrorKind, Result, nearest, quote};
+use super::error::{Error, Result, nearest, quote};
 use super::parse::{self, Statement};
 use super::provider::EngineTable;
 use super::queries::Query;
@@ -35,7 +36,7 @@ use super::semantics::{self, time_zone::TimeZone};
 use super::settings::Settings;
 use super::system;
 use super::types::SqlTypes;
-use crate::engine::{ErrorKind as EngineKind, Snapshot, TableName, TableSnapshot};
+use crate::engine::{Snapshot, TableName, TableSnapshot};
 
 /// Name of the one catalog.
 pub(crate) const CATALOG: &str = "omendb";
@@ -110,9 +111,10 @@ impl StatementContext {
             [catalog, schema, table] if catalog == CATALOG => {
                 Ok(TableName::new(schema.as_str(), table.as_str()))
             }
-            _ => Err(not_found(format!(
-                "\"{name}\" does not exist: the only catalog is \"{CATALOG}\""
-            ))),
+            _ => Err(Error::new(
+                Code::InvalidCatalogName,
+                format!("\"{name}\" does not exist: the only catalog is \"{CATALOG}\""),
+            )),
         }
     }
 }
@@ -123,11 +125,6 @@ pub(crate) fn fold(ident: &ast::Ident) -> String {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
     }
-}
-
-/// The error for a name that does not exist.
-pub(crate) fn not_found(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Engine(EngineKind::NotFound), message)
 }
 
 /// Plans and runs queries on one snapshot.
@@ -282,9 +279,10 @@ impl PlanContext {
             TableReference::Full { catalog, schema, table } if **catalog == *CATALOG => {
                 Ok(TableName::new(Arc::clone(schema), Arc::clone(table)))
             }
-            TableReference::Full { catalog, .. } => Err(not_found(format!(
-                "catalog \"{catalog}\" does not exist; the only one is \"{CATALOG}\""
-            ))),
+            TableReference::Full { catalog, .. } => Err(Error::new(
+                Code::InvalidCatalogName,
+                format!("catalog \"{catalog}\" does not exist; the only one is \"{CATALOG}\""),
+            )),
         }
     }
 
@@ -307,7 +305,7 @@ impl PlanContext {
     fn view(&self, name: &TableName, sql: &str) -> Result<Arc<dyn TableProvider>> {
         if self.view_depth >= MAX_VIEW_DEPTH {
             return Err(Error::new(
-                ErrorKind::Refused,
+                Code::StatementTooComplex,
                 format!("view {name} refers to views more than {MAX_VIEW_DEPTH} deep"),
             ));
         }
@@ -336,7 +334,7 @@ impl PlanContext {
         if let Some(near) = nearest(&name.name, names) {
             message.push_str(&format!("; did you mean {}?", quote(near)));
         }
-        not_found(message)
+        Error::new(Code::UndefinedTable, message)
     }
 }
 
@@ -386,11 +384,10 @@ impl ContextProvider for PlanContext {
         name: &str,
         args: Vec<Expr>,
     ) -> DfResult<Arc<dyn TableSource>> {
-        let function = self
-            .state()
-            .table_functions()
-            .get(name)
-            .ok_or_else(|| not_found(format!("table function \"{name}\" does not exist")))?;
+        let function = self.state().table_functions().get(name).ok_or_else(|| {
+            let message = format!("table function \"{name}\" does not exist");
+            Error::new(Code::UndefinedFunction, message)
+        })?;
         let arguments = TableFunctionArgs::new(&args, self.state());
         Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
     }

@@ -46,7 +46,7 @@ pub(crate) fn column_default(
     let given = value.to_array_of_size(1)?;
     let cast = cast_array(&given, data_type, CastPolicy::Assign).map_err(|f| {
         let error = cast_error(&meta.name.to_string(), &column.field, &given, &f, |row| row as u64);
-        Error::new(error.kind(), format!("the DEFAULT of a column: {}", error.message()))
+        Error::new(error.code(), format!("the DEFAULT of a column: {}", error.message()))
     })?;
     Ok(ColumnDefault::Constant(ScalarValue::try_from_array(&cast, 0)?))
 }

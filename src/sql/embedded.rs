@@ -6,7 +6,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::runtime::Handle;
 
-use super::error::{Error, ErrorKind, Result};
+use super::code::Code;
+use super::error::{Error, Result};
 use super::parse::Statement;
 use super::{Database, StatementKind};
 
@@ -68,7 +69,7 @@ impl Database {
     pub fn sql(&self, text: &str) -> Result<Answer> {
         if Handle::try_current().is_ok() {
             return Err(Error::new(
-                ErrorKind::State,
+                Code::InvalidTransactionState,
                 "Database::sql waits and must not be called from asynchronous code: use a session there",
             ));
         }
@@ -77,7 +78,7 @@ impl Database {
             let statement = session.prepare(text).await?;
             if matches!(statement.statement, Statement::Control(_) | Statement::Set(_)) {
                 return Err(Error::new(
-                    ErrorKind::State,
+                    Code::InvalidTransactionState,
                     "transactions and settings are those of a session, and Database::sql has none that lasts: use a session",
                 ));
             }
@@ -114,7 +115,11 @@ mod tests {
         assert_eq!((inserted.affected_count(), inserted.schema().fields().len()), (Some(2), 1));
         assert_eq!(inserted.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
         for sql in ["BEGIN", "COMMIT", "SET time_zone = 'UTC'"] {
-            assert_eq!(database.sql(sql).unwrap_err().kind(), ErrorKind::State, "{sql}");
+            assert_eq!(
+                database.sql(sql).unwrap_err().code(),
+                Code::InvalidTransactionState,
+                "{sql}"
+            );
         }
         // Planned, and so read on the database's own threads.
         let rows = database.sql("SELECT a.k FROM t a, t b ORDER BY a.k + b.k").unwrap();

@@ -6,6 +6,7 @@ use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
+use super::code::Code;
 use crate::engine::{self, ErrorKind as EngineKind};
 
 /// Result of a SQL operation.
@@ -36,15 +37,15 @@ pub enum ErrorKind {
 /// An error of a SQL statement. The message is lower case and names what is at fault.
 #[derive(Debug)]
 pub struct Error {
-    kind: ErrorKind,
+    code: Code,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
-    /// An error of `kind`.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+    /// An error of a [`Code`], or of an [`ErrorKind`] where no code says more.
+    pub fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), source: None }
     }
 
     /// [`ErrorKind::Unsupported`].
@@ -54,10 +55,10 @@ impl Error {
 
     /// A defect of OmenDB itself.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Engine(EngineKind::Internal), message)
+        Self::new(Code::InternalError, message)
     }
 
-    /// The text is not SQL that this database understands.
+    /// Names or types of the text do not fit together: [`ErrorKind::Syntax`]. Where a finer [`Code`] fits, say that.
     pub fn syntax(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Syntax, message)
     }
@@ -74,7 +75,12 @@ impl Error {
 
     /// What a client can do about it.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.code.kind()
+    }
+
+    /// What is wrong, with its SQLSTATE.
+    pub fn code(&self) -> Code {
+        self.code
     }
 }
 
@@ -92,11 +98,7 @@ impl std::error::Error for Error {
 
 impl From<engine::Error> for Error {
     fn from(e: engine::Error) -> Self {
-        Self {
-            kind: ErrorKind::Engine(e.kind()),
-            message: e.message().to_owned(),
-            source: Some(Box::new(e)),
-        }
+        Self { code: Code::from(&e), message: e.message().to_owned(), source: Some(Box::new(e)) }
     }
 }
 
@@ -118,11 +120,15 @@ impl From<ArrowError> for Error {
         match e {
             ArrowError::ExternalError(inner) => external(inner),
             ArrowError::CastError(m)
-            | ArrowError::ParseError(m)
             | ArrowError::ComputeError(m)
-            | ArrowError::InvalidArgumentError(m)
-            | ArrowError::ArithmeticOverflow(m) => Self::data(lower_first(&m)),
-            ArrowError::DivideByZero => Self::data("division by zero"),
+            | ArrowError::InvalidArgumentError(m) => Self::data(lower_first(&m)),
+            ArrowError::ParseError(m) => {
+                Self::new(Code::InvalidTextRepresentation, lower_first(&m))
+            }
+            ArrowError::ArithmeticOverflow(m) => {
+                Self::new(Code::NumericValueOutOfRange, lower_first(&m))
+            }
+            ArrowError::DivideByZero => Self::new(Code::DivisionByZero, "division by zero"),
             ArrowError::NotYetImplemented(m) => Self::unsupported(lower_first(&m)),
             other => Self::internal(format!("arrow: {other}")),
         }
@@ -141,14 +147,12 @@ impl From<DataFusionError> for Error {
                 Some(first) => first.into(),
                 None => Self::internal("planning failed without an error"),
             },
-            D::SQL(inner, _) => Self::syntax(format!("syntax error: {inner}")),
+            D::SQL(inner, _) => Self::new(Code::SyntaxError, format!("syntax error: {inner}")),
             D::SchemaError(inner, _) => schema(&inner),
             D::Plan(m) => Self::syntax(lower_first(&m)),
-            D::Configuration(m) => Self::new(ErrorKind::Refused, lower_first(&m)),
+            D::Configuration(m) => Self::new(Code::InvalidParameterValue, lower_first(&m)),
             D::NotImplemented(m) => Self::unsupported(lower_first(&m)),
-            D::ResourcesExhausted(m) => {
-                Self::new(ErrorKind::Engine(EngineKind::ResourceExhausted), lower_first(&m))
-            }
+            D::ResourcesExhausted(m) => Self::new(Code::OutOfMemory, lower_first(&m)),
             D::Execution(m) => Self::data(lower_first(&m)),
             other => Self::internal(other.strip_backtrace()),
         }
@@ -173,12 +177,10 @@ fn external(inner: Box<dyn std::error::Error + Send + Sync>) -> Error {
 fn shared(error: &DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
-            Some(own) => Error::new(own.kind, own.message.clone()),
+            Some(own) => Error::new(own.code, own.message.clone()),
             None => Error::internal(inner.to_string()),
         },
-        DataFusionError::ResourcesExhausted(m) => {
-            Error::new(ErrorKind::Engine(EngineKind::ResourceExhausted), lower_first(m))
-        }
+        DataFusionError::ResourcesExhausted(m) => Error::new(Code::OutOfMemory, lower_first(m)),
         DataFusionError::Execution(m) => Error::data(lower_first(m)),
         other => Error::data(other.strip_backtrace()),
     }
@@ -193,12 +195,12 @@ fn schema(error: &SchemaError) -> Error {
             if let Some(near) = nearest(wanted, names.iter().copied()) {
                 message.push_str(&format!("; did you mean {}?", quote(near)));
             }
-            Error::new(ErrorKind::Engine(EngineKind::NotFound), message)
+            Error::new(Code::UndefinedColumn, message)
         }
-        SchemaError::AmbiguousReference { field } => Error::syntax(format!(
-            "column \"{}\" is ambiguous; put its table's name before it",
-            field.name
-        )),
+        SchemaError::AmbiguousReference { field } => Error::new(
+            Code::AmbiguousColumn,
+            format!("column \"{}\" is ambiguous; put its table's name before it", field.name),
+        ),
         other => Error::syntax(lower_first(&other.to_string())),
     }
 }

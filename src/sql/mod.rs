@@ -4,6 +4,7 @@
 mod allow;
 mod cast;
 mod clauses;
+mod code;
 mod context;
 mod database;
 mod ddl;
@@ -44,6 +45,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::BoxStream;
 
+pub use code::Code;
 pub use database::Database;
 pub use embedded::Answer;
 pub use error::{Error, ErrorKind, Result};

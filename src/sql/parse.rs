@@ -5,9 +5,10 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::clauses;
+use super::code::Code;
 use super::context::TARGET_CATALOG;
 use super::dialect::OmenDialect;
-use super::error::{Error, ErrorKind, Result};
+use super::error::{Error, Result};
 use super::transaction::Control;
 use super::{SqlOptions, StatementKind};
 
@@ -54,7 +55,7 @@ impl Statement {
 pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statement>> {
     if sql.len() > options.max_sql_bytes {
         return Err(Error::new(
-            ErrorKind::Refused,
+            Code::ProgramLimitExceeded,
             format!(
                 "the statement has {} bytes, more than the limit of {}",
                 sql.len(),
@@ -64,7 +65,7 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
     }
     let mut tokens = Tokenizer::new(&OmenDialect, sql)
         .tokenize_with_location()
-        .map_err(|e| Error::new(ErrorKind::Syntax, format!("{e}")))?;
+        .map_err(|e| Error::new(Code::SyntaxError, format!("{e}")))?;
     check_chains(&tokens)?;
     check_names(&tokens)?;
     number_parameters(&mut tokens)?;
@@ -96,9 +97,9 @@ pub(crate) fn parse_one(sql: &str, options: &SqlOptions) -> Result<Statement> {
     let mut statements = parse_script(sql, options)?;
     match statements.len() {
         1 => Ok(statements.remove(0)),
-        0 => Err(Error::new(ErrorKind::Syntax, "the text holds no statement")),
+        0 => Err(Error::new(Code::SyntaxError, "the text holds no statement")),
         n => Err(Error::new(
-            ErrorKind::Syntax,
+            Code::SyntaxError,
             format!(
                 "expected one statement and found {n}; send a script as an update, or one by one"
             ),
@@ -111,7 +112,7 @@ fn check_names(tokens: &[TokenWithSpan]) -> Result<()> {
     let reserved = |word: &str| word.eq_ignore_ascii_case(TARGET_CATALOG);
     if tokens.iter().any(|t| matches!(&t.token, Token::Word(word) if reserved(&word.value))) {
         let message = format!("the name \"{TARGET_CATALOG}\" is reserved");
-        return Err(Error::new(ErrorKind::Refused, message));
+        return Err(Error::new(Code::ReservedName, message));
     }
     Ok(())
 }
@@ -130,11 +131,11 @@ fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error
     use datafusion::sql::sqlparser::parser::ParserError;
     match error {
         ParserError::RecursionLimitExceeded => Error::new(
-            ErrorKind::Refused,
+            Code::StatementTooComplex,
             format!("the statement nests deeper than the limit of {MAX_DEPTH} levels"),
         ),
         ParserError::TokenizerError(m) | ParserError::ParserError(m) => {
-            Error::new(ErrorKind::Syntax, format!("syntax error: {m}"))
+            Error::new(Code::SyntaxError, format!("syntax error: {m}"))
         }
     }
 }
@@ -178,7 +179,7 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
         }
         if chains.last().is_some_and(|c| *c > MAX_CHAIN) {
             return Err(Error::new(
-                ErrorKind::Refused,
+                Code::StatementTooComplex,
                 format!(
                     "an expression has more than {MAX_CHAIN} operators; use IN, VALUES or a join instead"
                 ),
@@ -202,7 +203,7 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<()> {
                 let number = name.strip_prefix('$').and_then(|n| n.parse::<u16>().ok());
                 if number.is_none_or(|n| n == 0) {
                     return Err(Error::new(
-                        ErrorKind::Syntax,
+                        Code::SyntaxError,
                         format!("the parameter \"{name}\" is neither ? nor $1, $2, ..."),
                     ));
                 }
@@ -213,7 +214,7 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<()> {
         }
         if numbered && count > 0 {
             return Err(Error::new(
-                ErrorKind::Syntax,
+                Code::SyntaxError,
                 "a statement has parameters of the forms ? and $n; use one of them",
             ));
         }
@@ -290,7 +291,7 @@ mod tests {
             format!("SELECT {}", "x".repeat(2 << 20)),
         ] {
             let error = script(&bomb).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            assert_eq!(error.code().sqlstate().get(..2), Some("54"), "{error}");
         }
         // Long lists are no deep trees.
         assert!(script(&format!("VALUES {}", vec!["(1, -2)"; 20_000].join(", "))).is_ok());

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::error::{Error, ErrorKind, Result};
-use crate::engine::ErrorKind as EngineKind;
+use super::code::Code;
+use super::error::{Error, Result};
 
 /// Bytes of a text that are listed.
 const MAX_LISTED_BYTES: usize = 4096;
@@ -48,13 +48,14 @@ impl Stop {
     fn error(self) -> Error {
         match self {
             Self::Requested => {
-                Error::new(ErrorKind::Cancelled, "the statement was cancelled by request")
+                Error::new(Code::QueryCanceled, "the statement was cancelled by request")
             }
-            Self::TimedOut => {
-                Error::new(ErrorKind::TimedOut, "the statement ran out of time (statement_timeout)")
-            }
+            Self::TimedOut => Error::new(
+                Code::StatementTimeout,
+                "the statement ran out of time (statement_timeout)",
+            ),
             Self::Abandoned => Error::new(
-                ErrorKind::Cancelled,
+                Code::QueryCanceled,
                 "the client gave the call up; nothing of it was kept",
             ),
         }
@@ -248,13 +249,13 @@ impl Queries {
         let query = query.ok_or_else(|| {
             let message =
                 format!("there is no query {id}, or it has ended; omendb.queries lists what runs");
-            Error::new(ErrorKind::Engine(EngineKind::NotFound), message)
+            Error::new(Code::InvalidSqlStatementName, message)
         })?;
         if query.cancel() || query.state() == "stopping" {
             return Ok(());
         }
         let message = format!("query {id} is being committed and can not be cancelled any more");
-        Err(Error::new(ErrorKind::State, message))
+        Err(Error::new(Code::InvalidTransactionState, message))
     }
 }
 

@@ -22,8 +22,9 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
+use super::code::Code;
 use super::context::{Description, PlanContext, StatementContext};
-use super::error::{Error, ErrorKind, Result};
+use super::error::{Error, Result};
 use super::parse::Statement;
 use super::prepared::Prepared;
 use super::scan_exec::ScanExec;
@@ -294,7 +295,7 @@ pub(crate) async fn within<T>(
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(
-            ErrorKind::TimedOut,
+            Code::StatementTimeout,
             format!("{what} took longer than the limit of {limit:?}"),
         )),
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::{self, Set, Statement as S};
 
-use super::context::{fold, not_found};
-use super::error::{Error, ErrorKind, Result, nearest};
+use super::code::Code;
+use super::context::fold;
+use super::error::{Error, Result, nearest};
 use super::semantics::time_zone::TimeZone;
 use super::types::UTC;
 use crate::engine::{DEFAULT_SCHEMA, Snapshot};
@@ -118,7 +119,8 @@ impl Settings {
             "application_name" => self.application_name = Arc::from(value),
             "search_path" => {
                 if !snapshot.schemas().iter().any(|s| **s == *value) {
-                    return Err(not_found(format!("schema \"{value}\" does not exist")));
+                    let message = format!("schema \"{value}\" does not exist");
+                    return Err(Error::new(Code::InvalidSchemaName, message));
                 }
                 self.current_schema = Arc::from(value);
             }
@@ -201,5 +203,5 @@ fn unknown(name: &str) -> Error {
         None => message
             .push_str(&format!("; the settings are {}", names.collect::<Vec<_>>().join(", "))),
     }
-    Error::new(ErrorKind::Refused, message)
+    Error::new(Code::UndefinedObject, message)
 }

@@ -2,6 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{self, Statement as S};
 
+use super::code::Code;
 use super::context::{PlanContext, fold};
 use super::error::{Error, Result};
 use super::parse::{self, Statement};
@@ -72,9 +73,8 @@ fn restriction(
                 parent.0.iter().filter_map(|p| p.as_ident().map(fold)).collect();
             let parent = parts.last().map(String::as_str).unwrap_or_default();
             if !super::system::schemas(context.snapshot()).iter().any(|s| **s == *parent) {
-                return Err(super::context::not_found(format!(
-                    "schema \"{parent}\" does not exist"
-                )));
+                let message = format!("schema \"{parent}\" does not exist");
+                return Err(Error::new(Code::InvalidSchemaName, message));
             }
             format!("{schema} = {}", text(parent))
         }

@@ -71,7 +71,7 @@ fn unknown(name: &TableName, table: &str, known: &[&str]) -> super::Error {
         Some(near) => message.push_str(&format!("; did you mean {}?", quote(near))),
         None => message.push_str(&format!("; the schema has {}", known.join(", "))),
     }
-    super::context::not_found(message)
+    super::Error::new(super::Code::UndefinedTable, message)
 }
 
 /// Columns of text by name.

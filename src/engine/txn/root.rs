@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, ObjectKind, Result};
 use crate::engine::id::{SeqNo, TableId};
 use crate::engine::schema::{DEFAULT_SCHEMA, TableName};
 use crate::engine::table::{TableSnapshot, TableState};
@@ -46,6 +46,7 @@ impl DbRoot {
     pub(crate) fn table(&self, id: TableId) -> Result<&Arc<TableState>> {
         self.tables.get(&id).ok_or_else(|| {
             Error::not_found(format!("table with id {id} does not exist (any more)"))
+                .of(ObjectKind::Table)
         })
     }
 

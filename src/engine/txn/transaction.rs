@@ -12,7 +12,7 @@ use super::root::{DbRoot, Object, Snapshot};
 use super::write::{Write, WriteResult};
 use super::{OnConflict, resolve};
 use crate::engine::Shared;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, ObjectKind, Result};
 use crate::engine::id::{SeqNo, TableId};
 use crate::engine::schema::{DEFAULT_SCHEMA, KeySpec, TableMeta, TableName};
 use crate::engine::table::{TableSnapshot, TableState};
@@ -83,7 +83,7 @@ impl Transaction {
         if self.fork.root.schemas.contains(schema) {
             return Ok(());
         }
-        Err(Error::not_found(format!("schema \"{schema}\" does not exist")))
+        Err(Error::not_found(format!("schema \"{schema}\" does not exist")).of(ObjectKind::Schema))
     }
 
     fn check_free(&self, name: &TableName) -> Result<()> {
@@ -91,10 +91,12 @@ impl Transaction {
         match self.fork.root.names.get(name) {
             None => Ok(()),
             Some(Object::Table(_)) => {
-                Err(Error::already_exists(format!("table {name} already exists")))
+                Err(Error::already_exists(format!("table {name} already exists"))
+                    .of(ObjectKind::Table))
             }
             Some(Object::View(_)) => {
-                Err(Error::already_exists(format!("view {name} already exists")))
+                Err(Error::already_exists(format!("view {name} already exists"))
+                    .of(ObjectKind::Table))
             }
         }
     }
@@ -102,7 +104,8 @@ impl Transaction {
     /// Creates a schema.
     pub fn create_schema(&mut self, name: &str) -> Result<()> {
         if self.fork.root.schemas.contains(name) {
-            return Err(Error::already_exists(format!("schema \"{name}\" already exists")));
+            return Err(Error::already_exists(format!("schema \"{name}\" already exists"))
+                .of(ObjectKind::Schema));
         }
         self.root_mut().schemas.insert_mut(Arc::from(name));
         self.fork.schemas.insert(Arc::from(name));
@@ -199,7 +202,9 @@ impl Transaction {
     /// Drops a view.
     pub fn drop_view(&mut self, name: &TableName) -> Result<()> {
         if !matches!(self.fork.root.names.get(name), Some(Object::View(_))) {
-            return Err(Error::not_found(format!("view {name} does not exist")));
+            return Err(
+                Error::not_found(format!("view {name} does not exist")).of(ObjectKind::Table)
+            );
         }
         self.root_mut().names.remove_mut(name);
         self.fork.names.insert(name.clone());

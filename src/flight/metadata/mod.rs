@@ -14,6 +14,7 @@ use tonic::Status;
 use super::session::Session;
 use super::{status, wire_type};
 use crate::engine::{KeyKind, Snapshot, TableName};
+use crate::sql::Code;
 use crate::sql::Within;
 
 /// The one catalog.
@@ -158,7 +159,12 @@ async fn tables(
     let mut append = |name: &TableName, table_type: &str, schema: &Schema| {
         builder
             .append(CATALOG, &name.schema, &name.name, table_type, &with_origin(name, schema))
-            .map_err(|e| Status::internal(format!("table {name}: its schema cannot be sent: {e}")))
+            .map_err(|e| {
+                status::new(
+                    Code::InternalError,
+                    format!("table {name}: its schema cannot be sent: {e}"),
+                )
+            })
     };
     if of_type(TABLE) {
         for table in snapshot.tables() {
@@ -180,7 +186,9 @@ async fn tables(
             append(&name, VIEW, &wire_type::schema(&schema))?;
         }
     }
-    builder.build().map_err(|e| Status::internal(format!("the list of tables cannot be sent: {e}")))
+    builder.build().map_err(|e| {
+        status::new(Code::InternalError, format!("the list of tables cannot be sent: {e}"))
+    })
 }
 
 /// The columns of a view. One that is broken (a table of it was dropped) must not break the listing of all others.

@@ -16,6 +16,7 @@ use arrow_flight::sql::{
 use tonic::Status;
 
 use crate::flight::status;
+use crate::sql::Code;
 
 static DATA: LazyLock<Result<RecordBatch, String>> = LazyLock::new(|| {
     let data = builder().build().map_err(|e| e.to_string())?;
@@ -81,7 +82,8 @@ fn with_named_entries(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 
 /// The rows of the codes asked for; of all for none.
 pub(super) fn rows(codes: &[u32]) -> Result<RecordBatch, Status> {
-    let data = DATA.as_ref().map_err(|e| Status::internal(format!("SqlInfo: {e}")))?;
+    let data =
+        DATA.as_ref().map_err(|e| status::new(Code::InternalError, format!("SqlInfo: {e}")))?;
     if codes.is_empty() {
         return Ok(data.clone());
     }

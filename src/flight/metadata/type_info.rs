@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use crate::flight::status;
+use crate::sql::Code;
 use arrow::array::RecordBatch;
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
@@ -17,8 +19,11 @@ static DATA: LazyLock<Result<XdbcTypeInfoData, String>> = LazyLock::new(|| {
 
 /// The types with an XDBC code; all for none.
 pub(super) fn rows(data_type: Option<i32>) -> Result<RecordBatch, Status> {
-    let data = DATA.as_ref().map_err(|e| Status::internal(format!("XdbcTypeInfo: {e}")))?;
-    data.record_batch(data_type).map_err(|e| Status::internal(format!("XdbcTypeInfo: {e}")))
+    let data = DATA
+        .as_ref()
+        .map_err(|e| status::new(Code::InternalError, format!("XdbcTypeInfo: {e}")))?;
+    data.record_batch(data_type)
+        .map_err(|e| status::new(Code::InternalError, format!("XdbcTypeInfo: {e}")))
 }
 
 fn base(name: &str, data_type: XdbcDataType, size: Option<i32>) -> XdbcTypeInfo {

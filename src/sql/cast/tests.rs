@@ -266,12 +266,12 @@ fn errors_name_table_column_row_and_value() {
             .unwrap();
     caster.cast(&given(1, Some("x"))).unwrap();
     let e = caster.cast(&given(1000, Some("x"))).unwrap_err();
-    assert_eq!(e.kind(), ErrorKind::Data);
+    assert_eq!(e.code(), Code::InvalidTextRepresentation);
     for part in ["public.t", "\"small\"", "row 2", "1000"] {
         assert!(e.to_string().contains(part), "{e} lacks {part}");
     }
     let e = caster.cast(&given(1, None)).unwrap_err();
-    assert_eq!(e.kind(), ErrorKind::Engine(EngineKind::Constraint));
+    assert_eq!(e.code(), Code::NotNullViolation);
     assert!(e.to_string().contains("\"name\"") && e.to_string().contains("row 2"), "{e}");
 
     let unknown = batch(vec![("nam", Arc::new(Int64Array::from(vec![1])))]);

@@ -111,12 +111,14 @@ impl Altering<'_> {
         };
         let snapshot = self.transaction.snapshot();
         if snapshot.table(&new).is_some() || snapshot.view(&new).is_some() {
-            return Err(engine::Error::already_exists(format!("{new} exists")).into());
+            return Err(engine::Error::already_exists(format!("{new} exists"))
+                .of(engine::ObjectKind::Table)
+                .into());
         }
         if !snapshot.schemas().contains(&new.schema) {
-            return Err(
-                engine::Error::not_found(format!("schema {} does not exist", new.schema)).into()
-            );
+            return Err(engine::Error::not_found(format!("schema {} does not exist", new.schema))
+                .of(engine::ObjectKind::Schema)
+                .into());
         }
         self.alter(|meta| {
             meta.name = new;

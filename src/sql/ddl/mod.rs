@@ -67,7 +67,9 @@ fn create_schema(transaction: &mut Transaction, statement: &ast::Statement) -> R
     };
     let name = schema_name_of(name)?;
     if RESERVED_SCHEMAS.contains(&name.as_str()) {
-        return Err(engine::Error::already_exists(format!("schema {name} exists")).into());
+        return Err(engine::Error::already_exists(format!("schema {name} exists"))
+            .of(engine::ObjectKind::Schema)
+            .into());
     }
     let exists = transaction.snapshot().schemas().iter().any(|s| **s == *name);
     if exists && *if_not_exists {

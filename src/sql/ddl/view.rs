@@ -38,7 +38,9 @@ pub(super) fn create_view(
     let snapshot = transaction.snapshot();
     let exists = snapshot.view(&name).is_some();
     if snapshot.table(&name).is_some() {
-        return Err(engine::Error::already_exists(format!("{name} exists and is a table")).into());
+        return Err(engine::Error::already_exists(format!("{name} exists and is a table"))
+            .of(engine::ObjectKind::Table)
+            .into());
     }
     if exists && create.if_not_exists {
         return Ok(());
@@ -102,7 +104,9 @@ pub(super) fn drop_view(
     if if_exists {
         return Ok(());
     }
-    Err(engine::Error::not_found(format!("view {name} does not exist")).into())
+    Err(engine::Error::not_found(format!("view {name} does not exist"))
+        .of(engine::ObjectKind::Table)
+        .into())
 }
 
 /// Puts the schema before bare names of tables: a view means the same whatever the session that uses it

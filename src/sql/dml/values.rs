@@ -177,9 +177,7 @@ impl ColumnCells<'_> {
         let one = |cell| -> Result<ColumnDefault> {
             let value = self.of_rows(&[cell], 0)?;
             let value = datafusion::scalar::ScalarValue::try_from_array(&value, 0);
-            Ok(ColumnDefault::Constant(
-                value.map_err(|e| Error::new(crate::sql::ErrorKind::Data, e.to_string()))?,
-            ))
+            Ok(ColumnDefault::Constant(value.map_err(|e| Error::data(e.to_string()))?))
         };
         let value = match cell {
             Cell::Default => default_array(self.default, binding_count)?,
@@ -249,7 +247,7 @@ fn reads_digits(data_type: &DataType) -> bool {
 /// The error for a parameter that was not bound.
 pub(super) fn missing_parameter(n: usize, given: usize) -> Error {
     Error::new(
-        crate::sql::ErrorKind::Data,
+        crate::sql::Code::UndefinedParameter,
         format!("the statement takes the parameter ${}, and {given} were given", n + 1),
     )
 }

@@ -59,7 +59,7 @@ fn what_runs_is_listed_and_kill_stops_it() {
         assert_eq!(row, [format!("running {sql}")]);
         db.execute(&format!("KILL QUERY {id}")).unwrap();
         let error = db.runtime.block_on(running).unwrap();
-        assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        assert_eq!(error.code(), Code::QueryCanceled, "{error}");
         assert!(error.message().contains("by request"), "{error}");
         assert!(listed(&db, sql).is_empty());
         let gone = db.execute(&format!("KILL {id}")).err().unwrap();
@@ -77,7 +77,7 @@ fn the_time_limit_holds_for_changes_too() {
             true => db.query(sql).unwrap_err(),
             false => db.execute(sql).err().unwrap(),
         };
-        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert_eq!(error.code(), Code::StatementTimeout, "{error}");
     }
     db.execute("RESET statement_timeout").unwrap();
     assert_eq!(db.rows("SELECT COUNT(*) FROM t"), ["100000"]);
@@ -138,7 +138,7 @@ fn a_load_can_be_killed_until_it_commits() {
             true => load.finish().err().unwrap(),
             false => load.push(&batch).err().unwrap(),
         };
-        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        assert_eq!(error.code(), Code::QueryCanceled);
     }
     assert_eq!(db.rows("SELECT COUNT(*) FROM t"), ["100000"]);
 }
@@ -151,7 +151,7 @@ fn of_a_commit_and_a_stop_just_one_comes_first() {
     query.begin_commit().unwrap();
     assert!(!query.cancel());
     let refused = queries.cancel(query.id()).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::State);
+    assert_eq!(refused.code(), Code::InvalidTransactionState);
     query.check().unwrap();
     query.begin_again();
     queries.cancel(query.id()).unwrap();

@@ -69,7 +69,8 @@ impl TimeZone {
     }
 }
 
-fn is_text(data_type: &DataType) -> bool {
+/// Whether values of the type are text.
+pub(crate) fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 

@@ -13,9 +13,10 @@ pub(crate) use control::{Control, Modes};
 pub use open::Reading;
 pub(crate) use open::{Mark, Open, Turn};
 
-use super::error::{Error, ErrorKind, Result};
+use super::code::Code;
+use super::error::{Error, Result};
 use super::workers::Workers;
-use crate::engine::{Engine, ErrorKind as EngineKind};
+use crate::engine::Engine;
 use open::aborted;
 
 /// Transactions of one session at most: each is cheap, but a client that only ever begins must meet an end.
@@ -152,7 +153,7 @@ impl Transactions {
         match (named.next(), named.next()) {
             (open, None) => Ok(open.cloned()),
             _ => Err(Error::new(
-                ErrorKind::State,
+                Code::InvalidTransactionState,
                 "several transactions are open in this session, and the call names none of them",
             )),
         }
@@ -168,7 +169,7 @@ impl Transactions {
             let message = format!(
                 "the session has {MAX_OPEN} open transactions, the most there may be; end some"
             );
-            return Err(Error::new(ErrorKind::Engine(EngineKind::ResourceExhausted), message));
+            return Err(Error::new(Code::ConfigurationLimitExceeded, message));
         }
         inner.named.push(Arc::new(Open::new(Some(id), Modes::default())));
         Ok(TransactionId(id))
@@ -314,7 +315,7 @@ impl Transactions {
             }
             Control::Commit { chain: false } | Control::Rollback { chain: false } => Ok(()),
             _ => Err(Error::new(
-                ErrorKind::State,
+                Code::NoActiveSqlTransaction,
                 "no transaction is open; savepoints and modes are for the statements between BEGIN and COMMIT",
             )),
         }

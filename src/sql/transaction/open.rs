@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::Modes;
 use crate::engine::{self, Engine, ErrorKind as EngineKind, Savepoint, Snapshot};
-use crate::sql::error::{Error, ErrorKind, Result};
+use crate::sql::code::Code;
+use crate::sql::error::{Error, Result};
 use crate::sql::queries::Query;
 use crate::sql::workers::Workers;
 
@@ -77,12 +78,12 @@ pub(crate) enum Mark<'a> {
 
 /// The error for what a transaction's state does not allow.
 fn state_error(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::State, message)
+    Error::new(Code::InvalidTransactionState, message)
 }
 
 /// The error that tells a client to begin anew.
 pub(super) fn aborted(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Engine(EngineKind::Conflict), message)
+    Error::new(Code::SerializationFailure, message)
 }
 
 fn rolled_back(why: &str) -> String {
@@ -94,10 +95,13 @@ impl State {
     fn check(&self) -> Result<()> {
         match &self.phase {
             Phase::Active => Ok(()),
-            Phase::Failed(why) => Err(state_error(format!(
-                "the transaction has failed and takes no more statements until ROLLBACK, or ROLLBACK TO a savepoint; \
+            Phase::Failed(why) => Err(Error::new(
+                Code::InFailedSqlTransaction,
+                format!(
+                    "the transaction has failed and takes no more statements until ROLLBACK, or ROLLBACK TO a savepoint; \
                  what failed was: {why}"
-            ))),
+                ),
+            )),
             Phase::Lost(how) => {
                 Err(aborted(format!("{how}; roll back, then retry it from its beginning")))
             }
@@ -136,7 +140,7 @@ impl State {
                 Mark::Number(_) => "the savepoint".to_owned(),
             };
             let message = format!("{name} does not exist in the transaction (any more)");
-            Error::new(ErrorKind::Engine(EngineKind::NotFound), message)
+            Error::new(Code::InvalidSavepointSpecification, message)
         })
     }
 
@@ -256,7 +260,7 @@ impl Open {
         let mut state = self.state.lock();
         state.check()?;
         if state.read_only {
-            return Err(state_error("the transaction is READ ONLY"));
+            return Err(Error::new(Code::ReadOnlySqlTransaction, "the transaction is READ ONLY"));
         }
         state.pin(engine)?;
         state.transaction.take().ok_or_else(|| Error::internal("a transaction is missing"))
@@ -272,7 +276,7 @@ impl Open {
             let message = format!(
                 "the transaction has {MAX_SAVEPOINTS} savepoints, the most there may be; release some"
             );
-            return Err(Error::new(ErrorKind::Engine(EngineKind::ResourceExhausted), message));
+            return Err(Error::new(Code::ConfigurationLimitExceeded, message));
         }
         state.pin(engine)?;
         let savepoint = state.transaction.as_ref().map(engine::Transaction::savepoint);
