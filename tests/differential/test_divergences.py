@@ -1,0 +1,53 @@
+"""What the list says is so: each divergence is still one, with these very answers, and the page shows the list."""
+
+import re
+
+import pytest
+
+from divergences import PAGE, listed, page
+from equality import Answer, same_rows
+
+ENTRIES = listed()
+
+
+def names(entry) -> list:
+    return re.findall(r"CREATE (TABLE|VIEW) (\w+)", " ".join(entry.setup))
+
+
+def answer(engine, entry) -> Answer:
+    """The answer on an empty database, which is empty again afterwards."""
+    for kind, name in reversed(names(entry)):
+        engine.run(f"DROP {kind} IF EXISTS {name}")
+    try:
+        engine.script(entry.setup)
+        return engine.run(entry.statement)
+    finally:
+        for kind, name in reversed(names(entry)):
+            engine.run(f"DROP {kind} IF EXISTS {name}")
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=[entry.id for entry in ENTRIES])
+def test_a_listed_divergence_is_still_one(bench, entry):
+    bench.loaded = {name: {} for name in bench.loaded}
+    ours, theirs = answer(bench.omen, entry), answer(bench.postgres if entry.oracle == "postgresql" else bench.duck, entry)
+    kind = "refused" if ours.failed and not theirs.failed else "accepted" if theirs.failed and not ours.failed else "wrong"
+    same = ours.failed and theirs.failed or not ours.failed and not theirs.failed and same_rows(ours.rows, theirs.rows, False, False)
+    assert not same, f"both answer {ours.text()} now: take {entry.id} off the list (and write a test that keeps it so)"
+    assert kind == entry.kind, f"listed as {entry.kind}, but OmenDB answers {ours.text()}, {entry.oracle} {theirs.text()}"
+    if entry.error:
+        assert re.search(entry.error, ours.error or ""), f"the message is now {ours.error!r}"
+    if not ours.failed:
+        assert ours.text() == entry.omendb
+    if not theirs.failed:
+        assert theirs.text() == entry.reference
+
+
+def test_entries_have_ids_and_reasons_of_their_own():
+    assert len({entry.id for entry in ENTRIES}) == len(ENTRIES)
+    for entry in ENTRIES:
+        assert len(entry.reason) > 20 and entry.status in ("difference", "refusal", "defect"), entry.id
+        assert entry.error or entry.sql, f"{entry.id} would explain every {entry.kind} answer"
+
+
+def test_the_page_shows_the_list():
+    assert PAGE.read_text() == page(ENTRIES), f"write it anew: python tests/differential/divergences.py > {PAGE.name}"
