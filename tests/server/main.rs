@@ -1,6 +1,7 @@
 //! The server through real connections: every call of Flight and Flight SQL, hostile messages, and streams that break.
 
 mod control;
+mod errors;
 mod fixture;
 mod hostile;
 mod ingest;

@@ -143,6 +143,7 @@ impl Altering<'_> {
                 "table {} has a column \"{column}\"",
                 table.meta().name
             ))
+            .of(engine::ObjectKind::Column)
             .into()),
         }
     }
