@@ -6,7 +6,7 @@ use arrow::datatypes::*;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{ErrorKind as EngineKind, KeySpec, TableId};
+use crate::engine::{KeySpec, TableId};
 
 fn cast(array: impl Array + 'static, to: DataType, policy: CastPolicy) -> Result<ArrayRef, String> {
     let array: ArrayRef = Arc::new(array);
