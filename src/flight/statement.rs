@@ -153,8 +153,13 @@ impl State {
         bound: Bound,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
-        let schema = wire_schema(call, &prepared.schema());
         let session = &call.session.sql;
+        let batch = bound.batch()?;
+        let schema = session
+            .query_schema(bound.within, prepared, batch.as_ref())
+            .await
+            .map_err(status::from_sql)?;
+        let schema = wire_schema(call, &schema);
         let count = call.session.endpoint_count();
         let mut pinned = session.pin(bound.within).map_err(status::from_sql)?;
         let mut parts = Vec::new();
@@ -162,7 +167,7 @@ impl State {
             // All endpoints read the same snapshot.
             let snapshot = pinned.get_or_insert_with(|| session.pin_latest());
             parts = session
-                .split(snapshot.snapshot(), prepared, bound.batch()?.as_ref(), count)
+                .split(snapshot.snapshot(), prepared, batch.as_ref(), count)
                 .await
                 .map_err(status::from_sql)?;
         }

@@ -192,7 +192,8 @@ impl PlanContext {
 
     /// An expression over the columns of `schema`.
     pub(crate) fn expression(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
-        Ok(self.planner().sql_to_expr(expr.clone(), schema, &mut PlannerContext::new())?)
+        let expr = semantics::rewrite_expression(expr.clone())?;
+        Ok(self.planner().sql_to_expr(expr, schema, &mut PlannerContext::new())?)
     }
 
     /// The plan with its types coerced.
@@ -256,7 +257,7 @@ impl PlanContext {
         SqlToRel::new_with_options(
             self,
             ParserOptions {
-                parse_float_as_decimal: false,
+                parse_float_as_decimal: true,
                 enable_ident_normalization: true,
                 support_varchar_with_length: false,
                 enable_options_value_normalization: false,

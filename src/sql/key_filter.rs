@@ -228,10 +228,11 @@ impl<'a> KeyColumns<'a> {
                 Some((column, if *negated { set.complement() } else { set }))
             }
             Expr::InList(InList { expr, list, negated }) => {
-                let (column, data_type) = self.column(expr)?;
+                let (column, data_type, cast) = self.column(expr)?;
                 let mut intervals = Vec::with_capacity(list.len());
                 for item in list {
-                    intervals.extend(compare(data_type, Operator::Eq, literal(item)?)?.0);
+                    intervals
+                        .extend(compare_cast(data_type, cast, Operator::Eq, literal(item)?)?.0);
                 }
                 let set = ValueSet::normalized(intervals);
                 Some((column, if *negated { set.complement() } else { set }))
@@ -244,20 +245,28 @@ impl<'a> KeyColumns<'a> {
     }
 
     fn comparison(&self, column: &Expr, op: Operator, value: &Expr) -> Option<(usize, ValueSet)> {
-        let (column, data_type) = self.column(column)?;
-        Some((column, compare(data_type, op, literal(value)?)?))
+        let (column, data_type, cast) = self.column(column)?;
+        Some((column, compare_cast(data_type, cast, op, literal(value)?)?))
     }
 
-    /// The key column that an expression is, without a cast that keeps order and tells values apart.
-    fn column(&self, expr: &Expr) -> Option<(usize, &'a DataType)> {
+    /// The key column that an expression is, without casts that keep every value, and its type; last, whether it is cast to a
+    /// double, which need not.
+    fn column(&self, expr: &Expr) -> Option<(usize, &'a DataType, bool)> {
         match expr {
             Expr::Column(column) => {
                 let position = self.position(&column.name)?;
-                Some((position, self.types[position]))
+                Some((position, self.types[position], false))
             }
             Expr::Cast(cast) => {
-                let (position, from) = self.column(&cast.expr)?;
-                widens(from, cast.field.data_type()).then_some((position, from))
+                let (position, from, as_double) = self.column(&cast.expr)?;
+                let bare = matches!(cast.expr.as_ref(), Expr::Column(_));
+                match cast.field.data_type() {
+                    to if !as_double && widens(from, to) => Some((position, from, false)),
+                    DataType::Float64 if bare && is_exact_number(from) => {
+                        Some((position, from, true))
+                    }
+                    _ => None,
+                }
             }
             _ => None,
         }
@@ -345,10 +354,17 @@ pub(crate) fn widens(from: &DataType, to: &DataType) -> bool {
     };
     match (from, to) {
         (a, b) if a == b => true,
-        (a, D::Float64) => is_exact_number(a) || matches!(a, D::Float32),
+        (
+            D::Int8 | D::Int16 | D::Int32 | D::UInt8 | D::UInt16 | D::UInt32 | D::Float32,
+            D::Float64,
+        ) => true,
         (D::Int8 | D::Int16 | D::UInt8 | D::UInt16, D::Float32) => true,
-        (D::Decimal128(_, a), D::Decimal128(_, b) | D::Decimal256(_, b)) => b >= a,
-        (a, D::Decimal128(_, s) | D::Decimal256(_, s)) => a.is_integer() && *s >= 0,
+        (D::Decimal128(p, s), D::Decimal128(q, t) | D::Decimal256(q, t)) => {
+            t >= s && places(*q, *t) >= places(*p, *s)
+        }
+        (a, D::Decimal128(q, t) | D::Decimal256(q, t)) => {
+            *t >= 0 && integer_digits(a).is_some_and(|digits| places(*q, *t) >= digits)
+        }
         (a, b) if a.is_integer() && b.is_integer() => match (integer_range(a), integer_range(b)) {
             (Some((a_low, a_high)), Some((b_low, b_high))) => b_low <= a_low && a_high <= b_high,
             _ => false,
@@ -369,6 +385,28 @@ pub(crate) fn widens(from: &DataType, to: &DataType) -> bool {
         ) => true,
         _ => false,
     }
+}
+
+/// Whether a cast keeps the order of values, though it may make some of them equal.
+pub(crate) fn keeps_order(from: &DataType, to: &DataType) -> bool {
+    widens(from, to) || (is_exact_number(from) && *to == DataType::Float64)
+}
+
+/// Digits of a decimal before its point.
+fn places(precision: u8, scale: i8) -> i32 {
+    i32::from(precision) - i32::from(scale)
+}
+
+/// Decimal digits of the values of an integer type.
+fn integer_digits(data_type: &DataType) -> Option<i32> {
+    Some(match data_type {
+        DataType::Int8 | DataType::UInt8 => 3,
+        DataType::Int16 | DataType::UInt16 => 5,
+        DataType::Int32 | DataType::UInt32 => 10,
+        DataType::Int64 => 19,
+        DataType::UInt64 => 20,
+        _ => return None,
+    })
 }
 
 fn is_exact_number(data_type: &DataType) -> bool {
@@ -436,7 +474,25 @@ enum Place {
 /// The values of a column of `data_type` for which `column op value` holds; `None` where the types do
 /// not compare in order.
 pub(crate) fn compare(data_type: &DataType, op: Operator, value: &ScalarValue) -> Option<ValueSet> {
-    let (before, after) = match place(data_type, value)? {
+    passing(op, place(data_type, value)?)
+}
+
+/// [`compare`] of a column that may be cast to a double first.
+fn compare_cast(
+    data_type: &DataType,
+    as_double: bool,
+    op: Operator,
+    value: &ScalarValue,
+) -> Option<ValueSet> {
+    match as_double {
+        true => passing(op, double_place(data_type, float_value(value)?)?),
+        false => compare(data_type, op, value),
+    }
+}
+
+/// The values for which a comparison with a literal holds.
+fn passing(op: Operator, place: Place) -> Option<ValueSet> {
+    let (before, after) = match place {
         Place::Value(before, after) => (before, after),
         Place::Gap(cut) => (cut.clone(), cut),
     };
@@ -517,8 +573,45 @@ struct Exact {
 /// Seconds of a day.
 const DAY: i128 = 86_400;
 
+/// Where a double lies among the values of a column of exact numbers that are cast to doubles: several of them may become the same
+/// one. The cast keeps their order, so that both ends are found by halving.
+fn double_place(data_type: &DataType, value: f64) -> Option<Place> {
+    if value.is_nan() {
+        return Some(Place::Gap(Cut::High));
+    }
+    // As arrow casts.
+    let divisor = match data_type {
+        DataType::Decimal128(_, scale) => 10_f64.powi(i32::from(*scale)),
+        _ => 1.0,
+    };
+    let (min, max) = integer_range(data_type)?;
+    let first = |reached: &dyn Fn(f64) -> bool| {
+        let (mut low, mut high) = (min, max + 1);
+        while low < high {
+            // The mean, without an overflow on the way.
+            let middle = (low & high) + ((low ^ high) >> 1);
+            match reached(middle as f64 / divisor) {
+                true => high = middle,
+                false => low = middle + 1,
+            }
+        }
+        low
+    };
+    let (from, to) = (first(&|v| v >= value), first(&|v| v > value));
+    Some(match from < to {
+        true => Place::Value(Cut::Int(from), Cut::Int(to)),
+        false => Place::Gap(Cut::Int(from)),
+    })
+}
+
 fn exact_place(data_type: &DataType, value: &ScalarValue) -> Option<Place> {
     use DataType as D;
+    // A decimal is compared with a double as one; an integer exactly.
+    if let (D::Decimal128(..), ScalarValue::Float64(Some(_)) | ScalarValue::Float32(Some(_))) =
+        (data_type, value)
+    {
+        return double_place(data_type, float_value(value)?);
+    }
     let same_kind = matches!(
         (data_type, &value.data_type()),
         (D::Date32 | D::Date64 | D::Timestamp(..), D::Date32 | D::Date64 | D::Timestamp(..))
@@ -531,6 +624,10 @@ fn exact_place(data_type: &DataType, value: &ScalarValue) -> Option<Place> {
     if let Some(infinite) = infinity(value) {
         return Some(Place::Gap(infinite));
     }
+    let (low, high) = integer_range(data_type)?;
+    if let ScalarValue::Float64(Some(_)) | ScalarValue::Float32(Some(_)) = value {
+        return Some(integer_place(float_value(value)?, low, high));
+    }
     let exact = exact_value(value)?;
     // How many of the column's units make one of the literal's (10^power, and days in seconds).
     let (scale, day) = match data_type {
@@ -540,7 +637,6 @@ fn exact_place(data_type: &DataType, value: &ScalarValue) -> Option<Place> {
         D::Date32 => (0, DAY),
         _ => (0, 1),
     };
-    let (low, high) = integer_range(data_type)?;
     let (floor, is_exact) = match floor(exact.mantissa, scale - exact.scale, day) {
         Some(found) => found,
         None => {
@@ -556,6 +652,21 @@ fn exact_place(data_type: &DataType, value: &ScalarValue) -> Option<Place> {
     } else {
         Place::Gap(Cut::Int(floor + 1))
     })
+}
+
+/// Where a finite double lies among integers.
+fn integer_place(value: f64, low: i128, high: i128) -> Place {
+    // Beyond 128 bits this is the last integer, which is outside of every type.
+    let floor = value.floor() as i128;
+    if floor < low {
+        Place::Gap(Cut::Low)
+    } else if floor > high {
+        Place::Gap(Cut::High)
+    } else if value.fract() == 0.0 {
+        Place::Value(Cut::Int(floor), Cut::Int(floor + 1))
+    } else {
+        Place::Gap(Cut::Int(floor + 1))
+    }
 }
 
 fn infinity(value: &ScalarValue) -> Option<Cut> {
@@ -613,20 +724,9 @@ fn exact_value(value: &ScalarValue) -> Option<Exact> {
         S::TimestampMillisecond(Some(v), _) => (i128::from(*v), 3),
         S::TimestampMicrosecond(Some(v), _) => (i128::from(*v), 6),
         S::TimestampNanosecond(Some(v), _) => (i128::from(*v), 9),
-        S::Float64(Some(v)) => shortest(&format!("{v:e}"))?,
-        S::Float32(Some(v)) => shortest(&format!("{v:e}"))?,
         _ => return None,
     };
     Some(Exact { mantissa, scale })
-}
-
-/// The decimal that a float is written as: 1.1 means 1.1, not the nearest binary fraction.
-fn shortest(text: &str) -> Option<(i128, i32)> {
-    let (digits, power) = text.split_once('e')?;
-    let power: i32 = power.parse().ok()?;
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let mantissa = format!("{whole}{fraction}").parse().ok()?;
-    Some((mantissa, i32::try_from(fraction.len()).ok()? - power))
 }
 
 /// The bound that a cut means as the lower end of an interval, as an array of one row.

@@ -24,6 +24,7 @@ use super::error::{Error, Result};
 use super::key_filter::{KeyColumns, ValueSet, compare};
 use super::queries::{Query, RunningQuery};
 use super::scan_exec::{Reader, check_part, intersect, key_parts};
+use super::semantics::literals;
 use super::workers::caught;
 use super::{Rows, parameters, query};
 use crate::engine::{KeyKind, KeyRange, Snapshot, TableMeta, TableSnapshot, in_memory};
@@ -166,7 +167,7 @@ impl KeyStatement {
         let mut requests = Vec::new();
         let zone = context.settings.zone();
         for binding in parameters::bindings(&self.description.parameters, values, &zone)? {
-            match self.request(&table, &binding)? {
+            match self.request(&table, &binding, zone.is_utc())? {
                 Some(request) => requests.push(request),
                 None => return Ok(None),
             }
@@ -222,22 +223,29 @@ impl KeyStatement {
         count: usize,
     ) -> Result<Option<Vec<KeyRange>>> {
         let Some(table) = self.table(snapshot) else { return Ok(None) };
-        let bindings =
-            parameters::bindings(&self.description.parameters, values, &context.settings.zone())?;
+        let zone = context.settings.zone();
+        let bindings = parameters::bindings(&self.description.parameters, values, &zone)?;
         let ([binding], Some(_), None, None) =
             (bindings.as_slice(), &self.projection, &self.limit, &self.offset)
         else {
             return Ok(Some(vec![KeyRange::all()]));
         };
-        let Some(mut request) = self.request(&table, binding)? else { return Ok(None) };
+        let Some(mut request) = self.request(&table, binding, zone.is_utc())? else {
+            return Ok(None);
+        };
         if self.reverse {
             request.ranges.reverse();
         }
         Ok(Some(key_parts(&table, &request.ranges, count, self.reverse)?))
     }
 
-    /// What to read for one binding.
-    fn request(&self, table: &TableSnapshot, binding: &[ScalarValue]) -> Result<Option<Request>> {
+    /// What to read for one binding. `utc` says whether a time without a zone is one in UTC.
+    fn request(
+        &self,
+        table: &TableSnapshot,
+        binding: &[ScalarValue],
+        utc: bool,
+    ) -> Result<Option<Request>> {
         let meta = table.meta();
         let columns = KeyColumns::new(meta);
         let mut sets = vec![ValueSet::all(); columns.types().len()];
@@ -249,6 +257,9 @@ impl KeyStatement {
                 if value.is_null() {
                     // A comparison with NULL passes no row.
                     continue;
+                }
+                if !utc && is_zoned(data_type) != is_zoned(&value.data_type()) {
+                    return Ok(None);
                 }
                 match compare(data_type, condition.op, value) {
                     Some(set) => any = any.union(set),
@@ -265,8 +276,14 @@ impl KeyStatement {
             ranges.reverse();
         }
         let rows = |operand: &Option<Operand>| match operand.as_ref().map(|o| o.value(binding)) {
-            None | Some(ScalarValue::Int64(None)) => Some(None),
-            Some(ScalarValue::Int64(Some(n))) => u64::try_from(*n).ok().map(Some),
+            None => Some(None),
+            Some(value) if value.is_null() => Some(None),
+            Some(value) if value.data_type().is_integer() => {
+                match value.cast_to(&DataType::UInt64) {
+                    Ok(ScalarValue::UInt64(Some(n))) => Some(Some(n)),
+                    _ => None,
+                }
+            }
             Some(_) => None,
         };
         let (Some(limit), Some(offset)) = (rows(&self.limit), rows(&self.offset)) else {
@@ -274,6 +291,10 @@ impl KeyStatement {
         };
         Ok(Some(Request { ranges, offset: offset.unwrap_or(0), limit }))
     }
+}
+
+fn is_zoned(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(_, Some(_)))
 }
 
 /// What to read for one binding.
@@ -493,7 +514,7 @@ fn literal(value: &ast::Value, negative: bool, data_type: &DataType) -> Option<S
             } else if let Ok(n) = text.parse::<u64>() {
                 ScalarValue::UInt64(Some(n))
             } else {
-                ScalarValue::Float64(Some(text.parse().ok()?))
+                literals::fraction(&text)?
             };
             // Large integers beside smaller types may be refused or rounded: the planner says.
             let fits = !matches!(value, ScalarValue::UInt64(_)) || *data_type == DataType::UInt64;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::CastOptions;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::FormatOptions;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -12,6 +12,7 @@ use datafusion::logical_expr::{Expr, Limit, LogicalPlan};
 
 use super::cast::CastPolicy;
 use super::error::{Error, Result};
+use super::semantics::floats::canonical_array;
 use super::semantics::time_zone::TimeZone;
 
 /// A field for each parameter of a plan, named "$1", "$2", ...; Utf8 where the type cannot be told.
@@ -71,13 +72,27 @@ fn hints(plan: &LogicalPlan, found: &mut dyn FnMut(&str, &DataType)) -> Result<(
     Ok(())
 }
 
-/// A NULL of each parameter's type.
-pub(crate) fn nulls(parameters: &Schema) -> Result<Vec<ScalarValue>> {
-    parameters
-        .fields()
-        .iter()
-        .map(|f| ScalarValue::try_from(f.data_type()).map_err(Error::from))
-        .collect()
+/// Types that a parameter of which nothing is known may have, for a description: the first that the statement can be planned with.
+const GUESSES: [DataType; 5] = [
+    DataType::Utf8,
+    DataType::Null,
+    DataType::Int64,
+    DataType::Float64,
+    DataType::Timestamp(TimeUnit::Microsecond, None),
+];
+
+/// NULLs of the parameters' types, to plan with; several choices where nothing tells some of the types, the likeliest first.
+pub(crate) fn nulls(parameters: &Schema) -> Result<Vec<Vec<ScalarValue>>> {
+    let untold = parameters.fields().iter().any(|f| *f.data_type() == DataType::Utf8);
+    let guesses = if untold { GUESSES.as_slice() } else { &GUESSES[..1] };
+    let of = |guess: &DataType| {
+        let types = parameters.fields().iter().map(|f| match f.data_type() {
+            DataType::Utf8 => guess,
+            known => known,
+        });
+        types.map(|t| ScalarValue::try_from(t).map_err(Error::from)).collect()
+    };
+    guesses.iter().map(of).collect()
 }
 
 /// The values of each binding: one for each row of `values`, or a single one where the statement takes
@@ -97,10 +112,7 @@ pub(crate) fn bindings(
         )));
     }
     let Some(values) = values.filter(|_| expected > 0) else { return Ok(vec![Vec::new()]) };
-    let mut columns = Vec::with_capacity(expected);
-    for (field, column) in parameters.fields().iter().zip(values.columns()) {
-        columns.push(cast(field, column, zone)?);
-    }
+    let columns = own_columns(parameters, values, zone)?;
     (0..values.num_rows())
         .map(|row| {
             columns
@@ -111,11 +123,82 @@ pub(crate) fn bindings(
         .collect()
 }
 
-/// The values of one parameter in its type; a value that does not fit is an error, never NULL.
-fn cast(field: &Field, column: &Arc<dyn Array>, zone: &TimeZone) -> Result<Arc<dyn Array>> {
-    if column.data_type() == field.data_type() {
-        return Ok(Arc::clone(column));
+/// A NULL of each type that bound values have in a statement; `None` where these are just what it was described with.
+pub(crate) fn bound_types(
+    parameters: &Schema,
+    values: Option<&RecordBatch>,
+    zone: &TimeZone,
+) -> Result<Option<Vec<ScalarValue>>> {
+    let Some(values) = values else { return Ok(None) };
+    if values.num_columns() != parameters.fields().len() {
+        return Ok(None);
     }
+    let columns = own_columns(parameters, &values.slice(0, 0), zone)?;
+    let described = parameters.fields().iter().map(|f| f.data_type());
+    if columns.iter().map(|c| c.data_type()).eq(described) {
+        return Ok(None);
+    }
+    let nulls = columns.iter().map(|c| ScalarValue::try_from(c.data_type()).map_err(Error::from));
+    nulls.collect::<Result<_>>().map(Some)
+}
+
+/// The values as the statement sees them: each of its own type, as if a literal stood there. Text is read as the type that the
+/// statement wants, as a literal without a type is.
+fn own_columns(
+    parameters: &Schema,
+    values: &RecordBatch,
+    zone: &TimeZone,
+) -> Result<Vec<ArrayRef>> {
+    let columns = parameters.fields().iter().zip(values.columns());
+    columns.map(|(field, column)| own_column(field, column, zone)).collect()
+}
+
+fn own_column(field: &Field, column: &ArrayRef, zone: &TimeZone) -> Result<ArrayRef> {
+    let column = plain(column)?;
+    let wanted = field.data_type();
+    let keeps = column.data_type() == wanted
+        || *wanted == DataType::Utf8
+        || (column.data_type().is_numeric() && wanted.is_numeric())
+        || (is_instant(column.data_type()) && is_instant(wanted))
+        || (is_time(column.data_type()) && is_time(wanted));
+    // What is NULL without a type has that which is wanted.
+    match keeps && !column.data_type().is_null() {
+        true => Ok(column),
+        false => cast(field, &column, zone),
+    }
+}
+
+fn is_instant(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..))
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+/// Values in the plain type of their kind: literals have no other. Nothing is lost by it.
+pub(crate) fn plain(column: &ArrayRef) -> Result<ArrayRef> {
+    use DataType as D;
+    let to = match column.data_type() {
+        D::Dictionary(_, values) => values.as_ref().clone(),
+        D::RunEndEncoded(_, values) => values.data_type().clone(),
+        D::LargeUtf8 | D::Utf8View => D::Utf8,
+        D::LargeBinary | D::BinaryView | D::FixedSizeBinary(_) => D::Binary,
+        D::Float16 => D::Float32,
+        D::Decimal32(p, s) | D::Decimal64(p, s) | D::Decimal128(p, s) if *s < 0 => {
+            // Hundreds, say, are integers.
+            D::Decimal128(p.saturating_add(s.unsigned_abs()).min(DECIMAL128_MAX_PRECISION), 0)
+        }
+        D::Decimal32(p, s) | D::Decimal64(p, s) => D::Decimal128(*p, *s),
+        D::Float32 | D::Float64 => return Ok(canonical_array(column)),
+        _ => return Ok(Arc::clone(column)),
+    };
+    let options = CastOptions { safe: false, format_options: FormatOptions::default() };
+    plain(&arrow::compute::cast_with_options(column, &to, &options)?)
+}
+
+/// The values of one parameter in its type; a value that does not fit is an error, never NULL.
+fn cast(field: &Field, column: &ArrayRef, zone: &TimeZone) -> Result<ArrayRef> {
     // Text that cannot be read so says why below.
     if matches!(field.data_type(), DataType::Timestamp(_, Some(_)))
         && let Ok(read) = zone.cast_array(column, field.data_type(), CastPolicy::Assign)
@@ -133,3 +216,6 @@ fn cast(field: &Field, column: &Arc<dyn Array>, zone: &TimeZone) -> Result<Arc<d
         ))
     })
 }
+
+#[cfg(test)]
+mod tests;

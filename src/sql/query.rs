@@ -10,12 +10,14 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{CastExpr, Column};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::buffer::BufferExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
@@ -83,6 +85,19 @@ impl PlannedQuery {
             false => context.physical_plan(&bind(self.plan.clone(), values)?),
         }
     }
+
+    /// What it returns for values of such types.
+    fn schema_for(
+        &self,
+        context: &PlanContext,
+        parameters: Option<&RecordBatch>,
+    ) -> Result<SchemaRef> {
+        let Description { schema, parameters: described } = &self.description;
+        match parameters::bound_types(described, parameters, &context.zone())? {
+            Some(nulls) => answer_schema(context, &self.plan, &nulls),
+            None => Ok(Arc::clone(schema)),
+        }
+    }
 }
 
 /// Plans a query as far as its parameters allow. Blocks.
@@ -97,8 +112,23 @@ pub(crate) fn plan(context: &PlanContext, statement: &Statement) -> Result<Plann
     };
     super::allow::check(&plan)?;
     let parameters = parameters::of_plan(&plan)?;
-    // The answer's types are those that coercion gives; a bound parameter is as if it were NULL.
-    let typed = bind(plan.clone(), &parameters::nulls(&parameters)?)?;
+    let mut choices = parameters::nulls(&parameters)?.into_iter();
+    let mut schema = answer_schema(context, &plan, &choices.next().unwrap_or_default());
+    for nulls in choices {
+        let Err(first) = schema else { break };
+        schema = answer_schema(context, &plan, &nulls).map_err(|_| first);
+    }
+    let description = Description { schema: schema?, parameters };
+    Ok(PlannedQuery { plan, optimized: false, description })
+}
+
+/// What a plan returns where its parameters have the types of these NULLs: the types that coercion gives.
+fn answer_schema(
+    context: &PlanContext,
+    plan: &LogicalPlan,
+    nulls: &[ScalarValue],
+) -> Result<SchemaRef> {
+    let typed = bind(plan.clone(), nulls)?;
     let schema = match &typed {
         LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => typed.schema().inner().clone(),
         _ => context.analyze(typed)?.schema().inner().clone(),
@@ -109,8 +139,19 @@ pub(crate) fn plan(context: &PlanContext, statement: &Statement) -> Result<Plann
         .iter()
         .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
         .collect();
-    let schema = Arc::new(Schema::new(fields));
-    Ok(PlannedQuery { plan, optimized: false, description: Description { schema, parameters } })
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// What a statement returns for values of such types. Blocks.
+pub(crate) fn schema_for(
+    context: &StatementContext,
+    snapshot: &Snapshot,
+    statement: &Prepared,
+    parameters: Option<&RecordBatch>,
+) -> Result<SchemaRef> {
+    let plan_context = context.plan_context(snapshot);
+    let planned = planned(&plan_context, statement)?;
+    planned.schema_for(&plan_context, parameters)
 }
 
 /// A statement's plan on the snapshot of `context`: the one that it was prepared with, where definitions have stayed.
@@ -142,25 +183,27 @@ pub(crate) fn run(
 ) -> Result<Rows> {
     let plan_context = context.plan_context(snapshot);
     let planned = planned(&plan_context, statement)?;
-    let schema = Arc::clone(&planned.description.schema);
     let bindings =
         parameters::bindings(&planned.description.parameters, parameters, &plan_context.zone())?;
+    let schema = planned.schema_for(&plan_context, parameters)?;
     let mut bindings = bindings.into_iter();
     let Some(first) = bindings.next() else {
         return Ok(Rows { schema, stream: stream::empty().boxed() });
     };
-    let first = start(&plan_context, &planned, &first, part)?;
+    let first = start(&plan_context, &planned, &first, &schema, part)?;
     if bindings.len() == 0 {
         return Ok(rows(schema, first.map_err(Error::from).boxed()));
     }
     // Each further binding is planned when the one before has ended.
     let workers = context.database.workers().clone();
     let planned = Arc::new(planned);
+    let announced = Arc::clone(&schema);
     let rest = stream::iter(bindings)
         .then(move |values| {
             let (plan_context, planned) = (plan_context.clone(), Arc::clone(&planned));
-            let workers = workers.clone();
-            async move { workers.run(move || start(&plan_context, &planned, &values, None)).await }
+            let (workers, schema) = (workers.clone(), Arc::clone(&announced));
+            let start = move || start(&plan_context, &planned, &values, &schema, None);
+            async move { workers.run(start).await }
         })
         .map_ok(|stream| stream.map_err(Error::from))
         .try_flatten();
@@ -172,9 +215,13 @@ fn start(
     context: &PlanContext,
     planned: &PlannedQuery,
     values: &[ScalarValue],
+    schema: &SchemaRef,
     part: Option<&KeyRange>,
 ) -> Result<SendableRecordBatchStream> {
     let mut physical = planned.physical(context, values)?;
+    if !values.is_empty() {
+        physical = of_types(physical, schema)?;
+    }
     if let Some(part) = part {
         physical = restrict(physical, part)?;
     }
@@ -205,6 +252,25 @@ fn start(
         &runtime,
     );
     Ok(builder.build())
+}
+
+/// The plan with the types that were announced. A bound value may decide on one, such as how many digits `round` keeps, and was not
+/// known then.
+fn of_types(plan: Arc<dyn ExecutionPlan>, schema: &Schema) -> Result<Arc<dyn ExecutionPlan>> {
+    let given = plan.schema();
+    let pairs = given.fields().iter().zip(schema.fields());
+    if pairs.clone().all(|(given, field)| given.data_type() == field.data_type()) {
+        return Ok(plan);
+    }
+    let columns = pairs.enumerate().map(|(i, (given, field))| {
+        let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(given.name(), i));
+        let expr = match given.data_type() == field.data_type() {
+            true => column,
+            false => Arc::new(CastExpr::new(column, field.data_type().clone(), None)) as _,
+        };
+        ProjectionExpr { expr, alias: field.name().clone() }
+    });
+    Ok(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), plan)?))
 }
 
 /// Cuts the keys of the table that a query reads into parts of about as many rows: the query of each part returns its share
@@ -262,9 +328,7 @@ fn restrict(plan: Arc<dyn ExecutionPlan>, part: &KeyRange) -> Result<Arc<dyn Exe
 /// Whether a plan does no more than read a table.
 fn reads_only(plan: &Arc<dyn ExecutionPlan>) -> bool {
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-        let plain = projection.expr().iter().all(|e| {
-            e.expr.downcast_ref::<datafusion::physical_expr::expressions::Column>().is_some()
-        });
+        let plain = projection.expr().iter().all(|e| e.expr.downcast_ref::<Column>().is_some());
         return plain && reads_only(projection.input());
     }
     plan.downcast_ref::<ScanExec>().is_some()

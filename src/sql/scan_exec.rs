@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::compute::{SortOptions, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::stats::Precision;
@@ -28,6 +28,7 @@ use datafusion::physical_plan::{
 
 use super::explain;
 use super::queries::Query;
+use super::semantics::floats::canonical_array;
 use crate::engine::{
     self, EncodedKey, KeyColumn, KeyKind, KeyRange, ROW_ADDRESS_COLUMN, RowAddress, ScanRequest,
     TableSnapshot,
@@ -735,10 +736,10 @@ impl Reader {
         query.check().map_err(|e| DataFusionError::External(Box::new(e)))
     }
 
-    /// The engine's batch with the plan's schema, the row address in its place.
+    /// The engine's batch with the plan's schema, the row address in its place. Floats may have been stored in any form.
     fn shape(&self, batch: RecordBatch) -> Result<RecordBatch> {
         let rows = batch.num_rows();
-        let mut columns = batch.columns().to_vec();
+        let mut columns: Vec<ArrayRef> = batch.columns().iter().map(canonical_array).collect();
         if let Some(place) = self.projection.iter().position(|p| *p == self.address)
             && let Some(address) = columns.pop()
         {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 
 use super::context::{Description, StatementContext};
@@ -18,7 +19,7 @@ use super::transaction::{
     Control, Open, Reading, SavepointId, TransactionId, Transactions, Within,
 };
 use super::workers::caught;
-use super::{Ingest, IngestRequest, Outcome, Rows, StatementKind, ddl, dml, query};
+use super::{Ingest, IngestRequest, Outcome, Rows, StatementKind, ddl, dml, parameters, query};
 use crate::engine::{ErrorKind as EngineKind, KeyRange, Snapshot, Transaction};
 
 /// What one client has set, and its open transactions. Calls may come from several tasks at once.
@@ -244,6 +245,28 @@ impl Session {
             }
             query::split(&context, &snapshot, &statement, parameters.as_ref(), count)
         };
+        query::within(limit, "planning", self.database.workers().run(work)).await
+    }
+
+    /// The schema of a query's rows for values of such types: it may be another than that without any.
+    pub async fn query_schema(
+        &self,
+        within: Within,
+        statement: &Prepared,
+        parameters: Option<&RecordBatch>,
+    ) -> Result<SchemaRef> {
+        let context = self.context();
+        let zone = context.settings.zone();
+        let described = &statement.description.parameters;
+        if statement.key_range.is_some()
+            || parameters::bound_types(described, parameters, &zone)?.is_none()
+        {
+            return Ok(statement.schema());
+        }
+        let (snapshot, parameters) = (self.view(within), parameters.cloned());
+        let statement = statement.clone();
+        let limit = self.database.options().planning_timeout;
+        let work = move || query::schema_for(&context, &snapshot, &statement, parameters.as_ref());
         query::within(limit, "planning", self.database.workers().run(work)).await
     }
 

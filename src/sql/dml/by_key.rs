@@ -23,6 +23,7 @@ use super::{assignments, set_value};
 use crate::engine::{self, KeyColumn, KeyKind, OnConflict, RowAddress, TableSnapshot, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, StatementContext, fold};
+use crate::sql::semantics::floats::canonical_batch;
 use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Result};
 
@@ -137,7 +138,7 @@ impl KeyBindings {
             let rows: Vec<RowAddress> = found.into_iter().flatten().collect();
             let bound = filter_record_batch(&self.bindings.slice(start, length), &mask)
                 .map_err(engine::Error::from)?;
-            let old = table.take(&rows, None)?;
+            let old = canonical_batch(table.take(&rows, None)?)?;
             let values = evaluator.columns(&beside(&old, &bound)?)?;
             write.delete(&rows)?;
             write.insert(&caster.cast_columns(&values, rows.len())?)?;
@@ -176,7 +177,9 @@ impl KeyBindings {
             let typed = wanted_types(&planned, &row)?.iter().all(|(name, data_type)| {
                 parameters.index_of_column_by_name(None, name).is_none_or(|i| {
                     let given = parameters.field(i).data_type();
-                    given == data_type || given.is_null()
+                    given == data_type
+                        || given.is_null()
+                        || (given.is_numeric() && data_type.is_numeric())
                 })
             });
             if !typed || planned.exists(|e| Ok(is_subquery(e)))? {

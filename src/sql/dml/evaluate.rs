@@ -17,6 +17,7 @@ use datafusion::scalar::ScalarValue;
 use crate::engine;
 use crate::sql::cast::CastPolicy;
 use crate::sql::context::PlanContext;
+use crate::sql::parameters::plain;
 use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Result};
 
@@ -88,7 +89,7 @@ pub(crate) fn prepare(
         )));
     }
     let expression = match parameters {
-        Some(parameters) => bind(expression, input, parameters)?,
+        Some(parameters) => bind(expression, input, parameters, &context.zone())?,
         None => expression.infer_placeholder_types(input)?.0,
     };
     let simplify = SimplifyContext::builder()
@@ -110,14 +111,23 @@ pub(crate) fn is_subquery(expression: &Expr) -> bool {
     )
 }
 
-fn bind(expression: Expr, input: &DFSchema, parameters: &ParamValues) -> Result<Expr> {
+fn bind(
+    expression: Expr,
+    input: &DFSchema,
+    parameters: &ParamValues,
+    zone: &TimeZone,
+) -> Result<Expr> {
     let (expression, any) = expression.infer_placeholder_types(input)?;
     if !any {
         return Ok(expression);
     }
     let bound = expression.transform_up(|e| match e {
-        Expr::Placeholder(Placeholder { id, .. }) => {
+        Expr::Placeholder(Placeholder { id, field }) => {
             let (value, metadata) = parameters.get_placeholders_with_values(&id)?.into_inner();
+            let value = match field {
+                Some(field) => read_as(&value, field.data_type(), &id, zone)?,
+                None => value,
+            };
             Ok(Transformed::yes(Expr::Literal(value, metadata)))
         }
         other => Ok(Transformed::no(other)),
@@ -129,8 +139,7 @@ fn has_placeholder(expression: &Expr) -> Result<bool> {
     Ok(expression.exists(|e| Ok(matches!(e, Expr::Placeholder(_))))?)
 }
 
-/// A plan with its parameters bound. A value is cast to the type that the plan wants where that loses nothing: text
-/// would otherwise be compared as text.
+/// A plan with its parameters bound. Each value keeps its own type; text is read as the type that the plan wants.
 pub(crate) fn bind_plan(
     plan: LogicalPlan,
     parameters: Option<&ParamValues>,
@@ -142,21 +151,36 @@ pub(crate) fn bind_plan(
     for (name, data_type) in plan.get_parameter_types().unwrap_or_default() {
         let place = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok());
         let place = place.and_then(|n| values.get_mut(n.checked_sub(1)?));
-        let (Some(given), Some(data_type)) = (place, data_type) else { continue };
-        if given.value.data_type() == data_type || given.value.is_null() {
-            continue;
-        }
-        let array = given.value.to_array()?;
-        if let Ok(cast) = zone.cast_array(&array, &data_type, CastPolicy::Lossless) {
-            *given = ScalarValue::try_from_array(&cast, 0)?.into();
-        } else if matches!(array.data_type(), DataType::Utf8) {
-            return Err(Error::data(format!(
-                "the parameter {name} cannot be read as {data_type}: '{}'",
-                given.value
-            )));
+        if let (Some(given), Some(data_type)) = (place, data_type) {
+            given.value = read_as(&given.value, &data_type, &name, zone)?;
         }
     }
     Ok(plan.with_param_values(ParamValues::List(values))?)
+}
+
+/// A bound value where a value of `data_type` is wanted: text is read as one, all else stays as it is.
+fn read_as(
+    value: &ScalarValue,
+    data_type: &DataType,
+    name: &str,
+    zone: &TimeZone,
+) -> Result<ScalarValue> {
+    let given = value.data_type();
+    if given == *data_type {
+        return Ok(value.clone());
+    }
+    if given.is_null() {
+        return Ok(ScalarValue::try_from(data_type)?);
+    }
+    if value.is_null() || !matches!(given, DataType::Utf8) || data_type.is_null() {
+        return Ok(value.clone());
+    }
+    match zone.cast_array(&value.to_array()?, data_type, CastPolicy::Lossless) {
+        Ok(read) => Ok(ScalarValue::try_from_array(&read, 0)?),
+        Err(_) => Err(Error::data(format!(
+            "the parameter {name} cannot be read as {data_type}: '{value}'"
+        ))),
+    }
 }
 
 /// The types that an expression wants of its parameters, by name.
@@ -180,7 +204,7 @@ pub(crate) fn param_values(parameters: &RecordBatch, row: usize) -> Result<Param
     let values = parameters
         .columns()
         .iter()
-        .map(|column| ScalarValue::try_from_array(column, row))
-        .collect::<datafusion::error::Result<Vec<_>>>()?;
+        .map(|column| Ok(ScalarValue::try_from_array(&plain(&column.slice(row, 1))?, 0)?))
+        .collect::<Result<Vec<_>>>()?;
     Ok(ParamValues::from(values))
 }

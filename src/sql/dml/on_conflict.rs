@@ -16,6 +16,7 @@ use crate::engine::{
 };
 use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, fold};
+use crate::sql::semantics::floats::canonical_batch;
 use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Outcome, Result};
 
@@ -358,7 +359,7 @@ impl Inserter {
             self.insert(&new)?;
         }
         let excluded = take(rows, old)?;
-        let existing = self.table.take(&addresses, None)?;
+        let existing = canonical_batch(self.table.take(&addresses, None)?)?;
         let Conflict::Update(update) = &self.conflict else {
             return Err(Error::internal("rows to update without DO UPDATE"));
         };

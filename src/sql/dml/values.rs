@@ -6,12 +6,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field};
+use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 
 use crate::sql::cast::{CastPolicy, ColumnDefault, cast_error, default_array};
+use crate::sql::semantics::literals::fraction;
 use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Result, types};
 
@@ -214,7 +218,13 @@ impl ColumnCells<'_> {
                 Arc::new(texts().map(|t| t.parse::<i64>().ok()).collect::<Int64Array>())
             }
             Group::Number if !reads_digits(self.field.data_type()) => {
-                Arc::new(texts().map(|t| t.parse::<f64>().ok()).collect::<Float64Array>())
+                let exact = self.field.data_type().is_integer();
+                match exact.then(|| decimals(texts())).flatten() {
+                    Some(decimals) => decimals,
+                    None => {
+                        Arc::new(texts().map(|t| t.parse::<f64>().ok()).collect::<Float64Array>())
+                    }
+                }
             }
             Group::Integer | Group::Number | Group::Text => {
                 Arc::new(StringArray::from_iter_values(texts()))
@@ -234,6 +244,24 @@ impl ColumnCells<'_> {
         };
         self.assign(&given, &|row| rows[row] as u64)
     }
+}
+
+/// Literals with a point as decimals: they are rounded as decimals where they go to integers.
+fn decimals<'a>(texts: impl Iterator<Item = &'a str>) -> Option<ArrayRef> {
+    let parts: Vec<(i128, i8)> = texts
+        .map(|text| match fraction(text)? {
+            ScalarValue::Decimal128(Some(value), _, scale) => Some((value, scale)),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    let scale = parts.iter().map(|(_, scale)| *scale).max()?;
+    let values = parts.iter().map(|(value, own)| {
+        value.checked_mul(10_i128.checked_pow(u32::try_from(scale - own).ok()?)?)
+    });
+    let values: Decimal128Array = values.collect::<Option<Vec<_>>>()?.into();
+    let values = values.with_precision_and_scale(DECIMAL128_MAX_PRECISION, scale).ok()?;
+    values.validate_decimal_precision(DECIMAL128_MAX_PRECISION).ok()?;
+    Some(Arc::new(values))
 }
 
 /// Types that take a number digit by digit, where DOUBLE in between would lose some.

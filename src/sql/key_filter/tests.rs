@@ -140,3 +140,125 @@ fn literals_of_other_types_find_their_place_exactly() {
         assert_eq!(to_float_64(float_64(value) as i64), value);
     }
 }
+
+/// Columns whose values lie where types end, lose digits or meet.
+const NUMBERS: [(&str, &str); 7] = [
+    ("SMALLINT", "-32768, -1, 0, 5, 32767"),
+    ("INT", "-2147483648, -1, 0, 5, 6, 16777216, 16777217, 2147483647"),
+    (
+        "BIGINT",
+        "-9223372036854775808, -9007199254740993, -1, 0, 5, 6, 9007199254740991, 9007199254740992, \
+         9007199254740993, 9007199254740994, 9223372036854775806, 9223372036854775807",
+    ),
+    ("BIGINT UNSIGNED", "0, 5, 9007199254740992, 9007199254740993, 18446744073709551615"),
+    ("DECIMAL(18, 4)", "-1.5, 0, 0.1, 5, 5.25, 45678.1234, 8123456.7801, 99999999999999.9999"),
+    ("REAL", "-1.5, 0, 0.1, 5, 5.25, 16777216, 45678.125"),
+    ("DOUBLE", "-1.5, 0, 0.1, 5, 5.25, 45678.1234, 9007199254740992, 1e300, '-inf', 'inf'"),
+];
+
+const EDGES: [&str; 28] = [
+    "0",
+    "-1",
+    "5",
+    "5.25",
+    "-0.5",
+    "0.1",
+    "0.1e0",
+    "5e0",
+    "5.25e0",
+    "45678.1234",
+    "45678.1234e0",
+    "32768",
+    "16777217",
+    "9007199254740992.0",
+    "9007199254740993",
+    "9007199254740992e0",
+    "9007199254740993e0",
+    "CAST(9007199254740993 AS DOUBLE)",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808.5",
+    "18446744073709551615",
+    "1e300",
+    "-1e300",
+    "CAST('NaN' AS DOUBLE)",
+    "CAST('-inf' AS DOUBLE)",
+    "CAST(0.1 AS REAL)",
+    "CAST(5 AS SMALLINT)",
+];
+
+#[test]
+fn numbers_of_every_type_compare_on_the_key_as_they_do_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { background: false, ..Options::default() };
+    let engine = Engine::open(dir.path(), options).unwrap();
+    let database = Database::new(engine, SqlOptions::default()).unwrap();
+    let session = database.session();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (i, (data_type, values)) in NUMBERS.iter().enumerate() {
+        let rows: Vec<String> =
+            values.split(',').map(|v| format!("({0}, {0})", v.trim())).collect();
+        let script = format!(
+            "CREATE TABLE t{i} (k {data_type} PRIMARY KEY, c {data_type});
+             INSERT INTO t{i} VALUES {};",
+            rows.join(", ")
+        );
+        runtime.block_on(session.execute_script(Within::Session, &script)).unwrap();
+    }
+    let run = |sql: String| {
+        runtime.block_on(async {
+            let statement = session.prepare(&sql).await.map_err(|e| e.to_string())?;
+            let rows = session.query(&statement, None).await.map_err(|e| e.to_string())?;
+            let batches: Vec<RecordBatch> =
+                rows.stream.try_collect().await.map_err(|e| e.to_string())?;
+            Ok::<_, String>(concat_batches(&rows.schema, &batches).unwrap())
+        })
+    };
+    let cast = prop::sample::select(vec![
+        "{}",
+        "CAST({} AS DOUBLE)",
+        "CAST({} AS REAL)",
+        "CAST({} AS DECIMAL(38, 10))",
+        "CAST({} AS BIGINT)",
+    ]);
+    let op = prop::sample::select(vec!["=", "<>", "<", "<=", ">", ">="]);
+    let value = || prop::sample::select(EDGES.to_vec());
+    let comparison =
+        (cast, op, value(), value(), 0..4).prop_map(|(cast, op, a, b, form)| match form {
+            0 => format!("{cast} BETWEEN {a} AND {b}"),
+            1 => format!("{cast} IN ({a}, {b})"),
+            _ => format!("{cast} {op} {a}"),
+        });
+    let config = ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let result = runner.run(&(0..NUMBERS.len(), comparison), |(i, comparison)| {
+        let of = |column: &str| comparison.replace("{}", column);
+        let found = run(format!("SELECT c FROM t{i} WHERE {} ORDER BY c", of("k")));
+        let expected = run(format!("SELECT c FROM t{i} WHERE {} ORDER BY c", of("c")));
+        prop_assert_eq!(found, expected, "{} of {}", comparison, NUMBERS[i].0);
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn casts_to_doubles_join_integers() {
+    let set = |t: &DataType, op, v: f64| {
+        compare_cast(t, true, op, &ScalarValue::Float64(Some(v))).unwrap()
+    };
+    let edge = 9_007_199_254_740_992.0;
+    assert_eq!(
+        set(&DataType::Int64, Operator::Eq, edge),
+        ValueSet::between(Cut::Int(1 << 53), Cut::Int((1 << 53) + 2))
+    );
+    assert_eq!(
+        set(&DataType::Int64, Operator::Gt, edge),
+        ValueSet::between(Cut::Int((1 << 53) + 2), Cut::High)
+    );
+    let all = DataType::Decimal128(38, 0);
+    assert_eq!(set(&all, Operator::Gt, 1e300).within_type(&all), ValueSet::none());
+    assert!(keeps_order(&DataType::Int64, &DataType::Float64));
+    assert!(!widens(&DataType::Int64, &DataType::Float64));
+    assert!(!widens(&DataType::Int64, &DataType::Decimal128(20, 2)));
+    assert!(widens(&DataType::Int64, &DataType::Decimal128(21, 2)));
+}

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
@@ -16,9 +16,7 @@ use super::input::KeyInput;
 use super::{Answer, Send, percentile_disc};
 use crate::engine::{self, EncodedKey, KeyRange};
 use crate::sql::explain;
-
-/// Steps of the weight between two neighbours: as DataFusion rounds it.
-const WEIGHT_STEPS: f64 = 1_000_000.0;
+use crate::sql::semantics::percentile;
 
 /// One row of aggregates.
 #[derive(Debug)]
@@ -39,8 +37,8 @@ enum Kind {
     Min(Arc<dyn PhysicalExpr>),
     Max(Arc<dyn PhysicalExpr>),
     Median(Arc<dyn PhysicalExpr>),
-    /// Between neighbours as their distance says.
-    Between(Arc<dyn PhysicalExpr>, f64),
+    /// Between neighbours as their distance says; from the largest down (`true`).
+    Between(Arc<dyn PhysicalExpr>, f64, bool),
     /// The first value with at least this share of the rows up to it; from the largest down (`true`).
     At(Arc<dyn PhysicalExpr>, f64, bool),
 }
@@ -89,11 +87,9 @@ impl Aggregate {
             ("max", [value]) => Kind::Max(input.ordered(value)?),
             _ if function.is_distinct() => return None,
             ("median", [value]) => Kind::Median(input.ordered(value)?),
-            ("approx_median", [value]) => Kind::Between(input.ordered(value)?, 0.5),
+            ("approx_median", [value]) => Kind::Between(input.ordered(value)?, 0.5, false),
             ("percentile_cont" | "approx_percentile_cont", [value, share]) => {
-                let share = wanted(share)?;
-                let share = if descending(function) { 1.0 - share } else { share };
-                Kind::Between(input.ordered(value)?, share)
+                Kind::Between(input.ordered(value)?, wanted(share)?, descending(function))
             }
             ("percentile_disc", [value, share]) => {
                 Kind::At(input.ordered(value)?, wanted(share)?, descending(function))
@@ -111,11 +107,12 @@ impl Aggregate {
             Kind::Count | Kind::Min(_) => one(0),
             Kind::Max(_) => one(last),
             Kind::Median(_) => (last / 2, count / 2, 0.0),
-            Kind::Between(_, share) => {
-                let index = share * last as f64;
-                let (low, high) = (index.floor() as u64, index.ceil() as u64);
-                let weight = ((index - low as f64) * WEIGHT_STEPS).floor() / WEIGHT_STEPS;
-                (low.min(last), high.min(last), weight)
+            Kind::Between(_, share, descending) => {
+                let (low, high, weight) = percentile::place(*share, count);
+                match descending {
+                    true => (last - low, last - high, weight),
+                    false => (low, high, weight),
+                }
             }
             Kind::At(_, share, descending) => {
                 let rank = percentile_disc::rank(*share, count);
@@ -128,7 +125,7 @@ impl Aggregate {
         match &self.kind {
             Kind::Count => None,
             Kind::Min(e) | Kind::Max(e) | Kind::Median(e) => Some(e),
-            Kind::Between(e, _) | Kind::At(e, ..) => Some(e),
+            Kind::Between(e, ..) | Kind::At(e, ..) => Some(e),
         }
     }
 
@@ -154,31 +151,15 @@ impl Aggregate {
         };
         let values = input.values(argument, &keys)?;
         match &self.kind {
-            // DataFusion's own arithmetic on the rows in the middle.
+            // The function's own arithmetic on the rows in the middle.
             Kind::Median(_) => {
                 let mut median = self.function.create_accumulator()?;
                 median.update_batch(&[values])?;
                 median.evaluate()
             }
-            Kind::Between(..) if low < high => between(&values, weight),
+            Kind::Between(..) => percentile::interpolate(&values, weight, values.data_type()),
             _ => ScalarValue::try_from_array(&values, 0),
         }
-    }
-}
-
-/// The value between two floats.
-fn between(values: &ArrayRef, weight: f64) -> Result<ScalarValue> {
-    let wide = arrow::compute::cast(values, &DataType::Float64)?;
-    let at = |row| match ScalarValue::try_from_array(&wide, row)? {
-        ScalarValue::Float64(Some(value)) => Ok(value),
-        other => Err(DataFusionError::Internal(format!("{other} is between no floats"))),
-    };
-    let (low, high) = (at(0)?, at(1)?);
-    let value = low + (high - low) * weight;
-    match values.data_type() {
-        DataType::Float64 => Ok(ScalarValue::Float64(Some(value))),
-        DataType::Float32 => Ok(ScalarValue::Float32(Some(value as f32))),
-        other => Err(DataFusionError::Internal(format!("there is nothing between two of {other}"))),
     }
 }
 

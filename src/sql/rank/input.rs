@@ -12,7 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use crate::engine::{EncodedKey, KeyColumn, KeyRange, TableSnapshot};
-use crate::sql::key_filter::widens;
+use crate::sql::key_filter::keeps_order;
 use crate::sql::scan_exec::ScanExec;
 
 /// A scan of key ranges, under projections.
@@ -142,5 +142,5 @@ fn is_ordered(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
     let Some(cast) = expr.downcast_ref::<CastExpr>() else { return false };
     let inner = cast.expr();
     is_ordered(inner, schema)
-        && inner.data_type(schema).is_ok_and(|from| widens(&from, cast.cast_type()))
+        && inner.data_type(schema).is_ok_and(|from| keeps_order(&from, cast.cast_type()))
 }

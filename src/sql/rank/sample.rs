@@ -22,6 +22,7 @@ use roaring::RoaringTreemap;
 use super::{Answer, RankExec, Send};
 use crate::engine::{KeyKind, KeyRange, TableSnapshot};
 use crate::sql::provider::EngineTable;
+use crate::sql::semantics::floats::canonical_array;
 
 /// Rows that are read at once.
 const BATCH_ROWS: usize = 8 * 1024;
@@ -259,7 +260,7 @@ impl Answer for Sample {
             let rows = self.table.nth_rows(&[KeyRange::all()], &some)?;
             let batch = self.table.take(&rows, Some(&self.projection))?;
             let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
-            let columns = batch.columns().to_vec();
+            let columns = batch.columns().iter().map(canonical_array).collect();
             let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
             if !send(batch) {
                 return Ok(());

@@ -12,6 +12,16 @@
 //! Expressions outside of plans (defaults, RETURNING, DO UPDATE) pass through the same rules: see
 //! [`PlanContext::analyze_expression`](super::context::PlanContext::analyze_expression).
 
+mod arguments;
+mod arithmetic;
+pub(crate) mod floats;
+mod lead_lag;
+pub(crate) mod literals;
+mod modulo;
+mod numbers;
+pub(crate) mod percentile;
+mod plans;
+mod sum;
 pub(crate) mod time_zone;
 
 use std::sync::Arc;
@@ -26,8 +36,15 @@ use super::error::Result;
 type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 
 /// Changes a syntax tree before names in it are resolved.
-pub(crate) fn rewrite(statement: ast::Statement) -> Result<ast::Statement> {
+pub(crate) fn rewrite(mut statement: ast::Statement) -> Result<ast::Statement> {
+    literals::exponents(&mut statement);
     Ok(statement)
+}
+
+/// Changes an expression outside of a query before names in it are resolved.
+pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
+    literals::exponents(&mut expr);
+    Ok(expr)
 }
 
 /// Planners of operators and literals, asked before DataFusion's.
@@ -37,12 +54,16 @@ pub(crate) fn expression_planners() -> Vec<Arc<dyn ExprPlanner>> {
 
 /// Rules that see expressions before DataFusion gives their operands common types.
 fn before_coercion() -> Vec<Rule> {
-    vec![Arc::new(time_zone::TextInTimeZone)]
+    vec![
+        Arc::new(time_zone::TextInTimeZone),
+        Arc::new(arguments::ConstantArguments),
+        Arc::new(numbers::CommonNumbers),
+    ]
 }
 
 /// Rules that see expressions whose operands have common types.
 fn after_coercion() -> Vec<Rule> {
-    Vec::new()
+    vec![Arc::new(arithmetic::CheckedArithmetic), Arc::new(floats::CanonicalFloats)]
 }
 
 /// All analyzer rules, DataFusion's among them.
@@ -54,6 +75,12 @@ pub(crate) fn analyzer_rules() -> Vec<Rule> {
 }
 
 /// Puts our functions in the place of DataFusion's.
-pub(crate) fn register(builder: SessionStateBuilder) -> SessionStateBuilder {
+pub(crate) fn register(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    let aggregates = builder.aggregate_functions().get_or_insert_default();
+    aggregates.push(sum::function());
+    aggregates.extend(percentile::functions());
+    *aggregates = floats::wrap_aggregates(std::mem::take(aggregates));
+    builder.scalar_functions().get_or_insert_default().extend(modulo::functions());
+    builder.window_functions().get_or_insert_default().extend(lead_lag::functions());
     builder
 }
