@@ -87,13 +87,18 @@ fn learned<K: ModelKey>(keys: &[K], changes: &[[u8; 3]]) {
     }
     let mut queries = vec![K::default(), K::MAX];
     queries.extend(keys.iter().step_by(keys.len().div_ceil(64)));
-    for q in &queries {
+    search(&index, &queries);
+    search(&index.portable(), &queries);
+}
+
+fn search<K: ModelKey>(index: &LearnedKeys<K>, queries: &[K]) {
+    for q in queries {
         assert!(index.lower_bound(*q).is_ok_and(|at| at <= index.len()));
         assert!(index.upper_bound(*q).is_ok_and(|at| at <= index.len()));
         assert!(index.predict(*q).hi <= index.len());
     }
     let (mut at, mut found) = (vec![0; queries.len()], vec![false; queries.len()]);
-    assert!(index.find_batch(&queries, &mut at, &mut found).is_ok());
+    assert!(index.find_batch(queries, &mut at, &mut found).is_ok());
     assert!(at.iter().all(|at| *at as usize <= index.len()));
     let mut decoded = Vec::new();
     assert!(index.decode(0..index.len(), &mut decoded).is_ok());

@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use super::Shared;
+use super::defect::caught;
 use super::error::Result;
 use super::id::TableId;
+use super::upkeep::Task;
 use super::{checkpoint, maintenance};
 
 /// How much of the processor the compacting thread leaves to others, as `nice` has it.
@@ -27,7 +29,7 @@ impl Wanted {
     }
 }
 
-type Work = fn(&Arc<Shared>) -> Result<()>;
+type Work = fn(&Arc<Shared>);
 
 /// Starts the threads.
 pub(super) fn spawn(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>> {
@@ -43,12 +45,12 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>> {
 
 fn run(shared: &Arc<Shared>, flag: fn(&mut Wanted) -> &mut bool, work: Work) {
     while !shared.closed.load(Ordering::Acquire) {
-        if let Err(e) = work(shared) {
-            if shared.committer.failed().is_some() || shared.closed.load(Ordering::Acquire) {
-                return;
-            }
-            tracing::error!(error = %e, "work in the background failed; it will be tried again");
-            std::thread::sleep(shared.options.background_interval);
+        // Each task catches its own panics; one elsewhere must not end the thread unnoticed either.
+        if let Err(defect) = caught("work in the background", || work(shared)) {
+            shared.committer.fail(defect.message());
+        }
+        if shared.committer.failed().is_some() {
+            return;
         }
         let mut wanted = shared.wanted.lock();
         if !*flag(&mut wanted) {
@@ -59,33 +61,45 @@ fn run(shared: &Arc<Shared>, flag: fn(&mut Wanted) -> &mut bool, work: Work) {
 }
 
 /// Flushes sealed memtables, and takes a checkpoint when the log is long.
-fn flush(shared: &Arc<Shared>) -> Result<()> {
+fn flush(shared: &Arc<Shared>) {
+    let attempt = |table, task, work: &dyn Fn() -> Result<()>| {
+        shared.upkeep.attempt(table, task, shared.options.background_interval, work).is_some()
+    };
     loop {
         let sealed: Vec<TableId> = {
             let root = shared.root.load();
+            shared.upkeep.retain(|table| root.tables.get(&table).is_some());
             let tables = root.tables.iter().filter(|(_, t)| t.memtables.len() > 1);
             tables.map(|(id, _)| *id).collect()
         };
+        let mut flushed = false;
         for table in &sealed {
-            maintenance::flush(shared, *table, false)?;
+            flushed |=
+                attempt(Some(*table), Task::Flush, &|| maintenance::flush(shared, *table, false));
         }
-        if shared.wal.lock().len_bytes() > shared.options.wal_bytes {
-            checkpoint::checkpoint(shared)?;
-        }
-        shared.collect_garbage()?;
-        if shared.closed.load(Ordering::Acquire) || sealed.is_empty() {
-            return Ok(());
+        attempt(None, Task::Checkpoint, &|| checkpoint::checkpoint_if_long(shared));
+        attempt(None, Task::Remove, &|| shared.collect_garbage());
+        if shared.closed.load(Ordering::Acquire) || !flushed {
+            return;
         }
     }
 }
 
 /// Compacts until nothing asks for it.
-fn compact(shared: &Arc<Shared>) -> Result<()> {
+fn compact(shared: &Arc<Shared>) {
     give_way();
-    while !shared.closed.load(Ordering::Acquire) && maintenance::compact_step(shared)? {
-        shared.collect_garbage()?;
+    let mut done = true;
+    while done && !shared.closed.load(Ordering::Acquire) {
+        done = false;
+        let tables: Vec<TableId> = shared.root.load().tables.keys().copied().collect();
+        for table in tables {
+            let pause = shared.options.background_interval;
+            let step = || maintenance::compact_step(shared, table);
+            done |= shared.upkeep.attempt(Some(table), Task::Compact, pause, step) == Some(true);
+        }
+        let remove = || shared.collect_garbage();
+        shared.upkeep.attempt(None, Task::Remove, shared.options.background_interval, remove);
     }
-    Ok(())
 }
 
 /// Lowers the priority of this thread, and of those that it starts.

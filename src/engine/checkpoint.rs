@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::error::Result;
+use super::error::{ErrorKind, Result};
 use super::id::{SegmentId, SeqNo, TableId};
 use super::maintenance;
 use super::manifest::{Checkpoint, ManifestStore, TableCheckpoint};
@@ -19,11 +19,14 @@ pub(super) struct Checkpointer {
     written: HashMap<TableId, (Arc<TableState>, Arc<TableCheckpoint>)>,
     /// Number of the last commit in the last checkpoint.
     seq: SeqNo,
+    /// Bytes of log that a checkpoint could not spare: rows that cannot be flushed are in it. The next one is taken when the log
+    /// has grown beyond that.
+    kept_bytes: u64,
 }
 
 impl Checkpointer {
     pub(super) fn new(store: ManifestStore, seq: SeqNo) -> Self {
-        Self { store, written: HashMap::new(), seq }
+        Self { store, written: HashMap::new(), seq, kept_bytes: 0 }
     }
 
     fn table(&mut self, state: &Arc<TableState>) -> Arc<TableCheckpoint> {
@@ -47,19 +50,40 @@ impl Checkpointer {
     }
 }
 
-/// Flushes what is in memtables, writes a checkpoint and drops the log before it.
+/// Takes a checkpoint if the log is long.
+pub(super) fn checkpoint_if_long(shared: &Arc<Shared>) -> Result<()> {
+    let kept = shared.checkpointer.lock().kept_bytes;
+    if shared.wal.lock().len_bytes() <= kept + shared.options.wal_bytes {
+        return Ok(());
+    }
+    checkpoint(shared)
+}
+
+/// Flushes what is in memtables, writes a checkpoint and drops the log before it. A table that cannot be flushed keeps the log
+/// that its rows are in, and the others nothing: its error is returned once the checkpoint is there.
 pub(super) fn checkpoint(shared: &Arc<Shared>) -> Result<()> {
+    shared.or_fail("a checkpoint", || checkpoint_now(shared))
+}
+
+fn checkpoint_now(shared: &Arc<Shared>) -> Result<()> {
     let mut checkpointer = shared.checkpointer.lock();
     shared.wal.lock().rotate()?;
+    let mut flushed = Ok(());
     for id in unflushed(&shared.root.load()) {
-        maintenance::flush(shared, id, true)?;
+        if let Err(e) = maintenance::flush(shared, id, true) {
+            if shared.committer.failed().is_some() || e.kind() == ErrorKind::Closed {
+                return Err(e);
+            }
+            flushed = Err(e);
+        }
     }
     // The counters are read first: an id given out after is above what the root holds.
     let next_segment = SegmentId(shared.next_segment.load(Ordering::Acquire));
     let next_table = TableId(shared.next_table.load(Ordering::Acquire));
     let root = shared.root.load_full();
     if root.seq == checkpointer.seq {
-        return Ok(());
+        checkpointer.kept_bytes = shared.wal.lock().len_bytes();
+        return flushed;
     }
     let replay_from = root
         .tables
@@ -87,7 +111,10 @@ pub(super) fn checkpoint(shared: &Arc<Shared>) -> Result<()> {
     };
     checkpointer.store.write(&checkpoint)?;
     checkpointer.seq = root.seq;
-    shared.wal.lock().remove_below(replay_from)
+    let mut wal = shared.wal.lock();
+    wal.remove_below(replay_from)?;
+    checkpointer.kept_bytes = if flushed.is_err() { wal.len_bytes() } else { 0 };
+    flushed
 }
 
 /// Tables with rows in memtables.

@@ -150,6 +150,10 @@ fn carry_deletes(
 
 /// Writes the sealed memtables of a table to segments; with `all`, the active one too.
 pub(super) fn flush(shared: &Arc<Shared>, table: TableId, all: bool) -> Result<()> {
+    shared.or_fail("a flush", || flush_now(shared, table, all))
+}
+
+fn flush_now(shared: &Arc<Shared>, table: TableId, all: bool) -> Result<()> {
     let _one = shared.flushing.lock();
     if all {
         seal(shared, table)?;
@@ -206,13 +210,15 @@ fn compact(
     if inputs.is_empty() {
         return Ok((0, Duration::ZERO));
     }
-    let Some((outputs, time)) = rewrite(shared, &state.shape, &inputs, true)? else {
-        return shared.check_open().map(|()| (0, Duration::ZERO));
-    };
-    let table = state.shape.meta.id;
-    let done =
-        Replacement { table, inputs: &inputs, outputs, flushed_below: None }.install(shared)?;
-    Ok((if done { inputs.len() } else { 0 }, time))
+    shared.or_fail("a compaction", || {
+        let Some((outputs, time)) = rewrite(shared, &state.shape, &inputs, true)? else {
+            return shared.check_open().map(|()| (0, Duration::ZERO));
+        };
+        let table = state.shape.meta.id;
+        let done =
+            Replacement { table, inputs: &inputs, outputs, flushed_below: None }.install(shared)?;
+        Ok((if done { inputs.len() } else { 0 }, time))
+    })
 }
 
 /// Compacts every group of overlapping segments of a table and those with deleted rows.
@@ -337,14 +343,13 @@ fn deepest_refs(segments: &[&SourceState]) -> usize {
     deepest_overlap(&owned)
 }
 
-/// Compacts once where a trigger asks for it. Says whether it did.
-pub(super) fn compact_step(shared: &Arc<Shared>) -> Result<bool> {
+/// Compacts a table once where a trigger asks for it. Says whether it did.
+pub(super) fn compact_step(shared: &Arc<Shared>, table: TableId) -> Result<bool> {
     let _one = shared.compacting.lock();
     let root = shared.root.load_full();
-    for state in root.tables.values() {
-        if let Some(ids) = choose(shared, state) {
-            return Ok(compact(shared, state, &ids)?.0 > 0);
-        }
+    let Some(state) = root.tables.get(&table) else { return Ok(false) };
+    match choose(shared, state) {
+        Some(ids) => Ok(compact(shared, state, &ids)?.0 > 0),
+        None => Ok(false),
     }
-    Ok(false)
 }

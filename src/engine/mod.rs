@@ -6,6 +6,7 @@ mod background;
 mod cache;
 mod checkpoint;
 mod clock;
+mod defect;
 mod error;
 pub mod fs;
 mod handle;
@@ -20,8 +21,10 @@ mod proto;
 mod recovery;
 mod schema;
 mod segment;
+pub(crate) mod size;
 mod table;
 mod txn;
+mod upkeep;
 mod wal;
 
 pub use cache::CacheStats;
@@ -39,6 +42,7 @@ pub use table::{
     SegmentInfo, SegmentRange, TableSnapshot,
 };
 pub use txn::{OnConflict, Savepoint, Snapshot, Transaction, Write, WriteResult};
+pub use upkeep::{FailingTask, Task};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -52,11 +56,13 @@ use parking_lot::{Condvar, Mutex};
 
 use cache::Cache;
 use checkpoint::Checkpointer;
+use defect::caught;
 use manifest::ManifestStore;
 use recovery::Recovery;
 use segment::SegmentStore;
 use table::Garbage;
 use txn::{Committer, DbRoot};
+use upkeep::Upkeep;
 use wal::Wal;
 
 /// What the parts of an open database share.
@@ -83,6 +89,8 @@ pub(crate) struct Shared {
     /// What the threads in the background are asked to look at.
     wanted: Mutex<background::Wanted>,
     wake: Condvar,
+    /// What fails of the work in the background.
+    upkeep: Upkeep,
     closed: AtomicBool,
     /// Held as long as anything uses the files.
     _lock: Lock,
@@ -134,9 +142,11 @@ impl Shared {
             self.check_open()?;
             // A flush that fails for good, on a full disk say, must not hold writers for ever.
             if waits == ROOM_WAITS {
-                return Err(Error::exhausted(
-                    "memtables wait for their flush and take no more rows; see the log of the server for why, and retry",
-                ));
+                let why = self.upkeep.flush_error(tables.iter().copied());
+                return Err(Error::exhausted(format!(
+                    "memtables wait for their flush and take no more rows: {}; retry",
+                    why.unwrap_or_else(|| "it takes long".to_owned())
+                )));
             }
             waits += 1;
             if let Some(why) = self.committer.failed() {
@@ -157,6 +167,26 @@ impl Shared {
     /// Makes the names of a table's segments durable; see [`Shared::create_table_dir`].
     fn sync_table_dir(&self, table: TableId) -> Result<()> {
         self.store.sync_table_dir(table).inspect_err(|e| self.fail(e))
+    }
+
+    /// Does `work`; a panic in it ends all writes, because nobody knows what it has left undone.
+    fn or_fail<T>(&self, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        caught(what, work).unwrap_or_else(|defect| {
+            self.committer.fail(defect.message());
+            Err(defect)
+        })
+    }
+
+    /// Begins a new log file, whose existence says that the one before it is complete: what cannot be read of that from now
+    /// on is damage, and never taken for a write that a crash has cut off.
+    fn close_log(&self) {
+        if self.committer.failed().is_some() {
+            return;
+        }
+        if let Err(e) = self.wal.lock().rotate() {
+            // Nothing is lost: every commit was synced.
+            tracing::warn!(error = %e, "the log could not be closed");
+        }
     }
 
     fn fail(&self, e: &Error) {
@@ -216,6 +246,7 @@ impl Handle {
                 tracing::error!("a background thread panicked");
             }
         }
+        self.shared.close_log();
         if let Err(e) = self.shared.collect_garbage() {
             tracing::warn!(error = %e, "files that are not needed any more could not be removed");
         }
@@ -292,6 +323,7 @@ impl Engine {
             room: Mutex::new(()),
             wanted: Mutex::new(background::Wanted::all()),
             wake: Condvar::new(),
+            upkeep: Upkeep::default(),
             closed: AtomicBool::new(false),
             _lock: Lock(lock),
             options,
@@ -320,19 +352,19 @@ impl Engine {
         Transaction::begin(self.shared())
     }
 
-    /// Runs `statement` in a transaction and commits, again from the start where another transaction
-    /// was first.
-    pub fn write<T>(&self, mut statement: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
-        const ATTEMPTS: usize = 100;
-        let mut attempt = 1;
-        loop {
-            let mut transaction = self.begin()?;
-            let done = statement(&mut transaction).and_then(|t| transaction.commit().map(|_| t));
-            match done {
-                Err(e) if e.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => attempt += 1,
-                done => return done,
-            }
-        }
+    /// Runs `statement` in a transaction and commits; from the start where another transaction was first. It comes to its end
+    /// whatever others do: after the first tries it waits its turn, and those who write the same rows wait for it.
+    pub fn write<T>(&self, statement: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
+        self.write_while(&|| Ok(()), statement)
+    }
+
+    /// [`Engine::write`] of a statement that may be stopped: `wanted` is asked while it waits for others, and its error returned.
+    pub fn write_while<T>(
+        &self,
+        wanted: &dyn Fn() -> Result<()>,
+        statement: impl FnMut(&mut Transaction) -> Result<T>,
+    ) -> Result<T> {
+        txn::write(self.shared(), statement, wanted)
     }
 
     /// Creates a table.
@@ -366,6 +398,11 @@ impl Engine {
     /// Why the database takes no writes any more, if so.
     pub fn read_only(&self) -> Option<String> {
         self.shared().committer.failed()
+    }
+
+    /// Maintenance that fails at present, by table. It is tried again by itself.
+    pub fn failing_tasks(&self) -> Vec<FailingTask> {
+        self.shared().upkeep.failing()
     }
 
     /// Writes the memtables of a table (of all for `None`) to segments.

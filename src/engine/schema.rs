@@ -12,6 +12,9 @@ use super::id::{FieldId, TableId};
 /// column of a stored batch, never of a user's.
 pub const ROW_ID_COLUMN: &str = "__omendb_row_id";
 
+/// Bytes that a NULL of a column may take: types of a fixed size take as much for it as for a value, in every batch of every scan.
+pub const MAX_FIXED_BYTES: u64 = 64 << 10;
+
 /// Field metadata key under which Parquet readers and writers keep a column's field id.
 pub const FIELD_ID_KEY: &str = "PARQUET:field_id";
 
@@ -136,6 +139,15 @@ impl TableMeta {
             super::segment::check_column_type(field.data_type()).map_err(|e| {
                 e.context(format_args!("table {name}: column \"{}\"", field.name()))
             })?;
+            let null_bytes = super::size::null_bytes(field.data_type());
+            if null_bytes > MAX_FIXED_BYTES {
+                return Err(Error::unsupported(format!(
+                    "table {name}: column \"{}\": a value of type {} takes {null_bytes} bytes even where it is NULL, and \
+                     {MAX_FIXED_BYTES} is the most; use a type without a fixed size",
+                    field.name(),
+                    field.data_type()
+                )));
+            }
             let id = FieldId(columns.len() as u32 + 1);
             columns.push(Column { id, field: Arc::clone(field), default_sql: None, initial: None });
         }

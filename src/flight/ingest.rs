@@ -138,8 +138,9 @@ pub(super) async fn load(
             format!("the load of table {table} failed; nothing was loaded"),
         )
     })?;
-    fed?;
+    // What the thread says comes first: it ends the load, which stops the query and so the feeding.
     let Some(result) = result? else {
+        fed?;
         return Err(status::new(
             Code::InternalError,
             format!("the load of table {table} ended early"),

@@ -72,6 +72,7 @@ impl State {
         if let Some(parameters) = Parameters::carried(statement.parameters) {
             bound.parameters = Some(parameters);
         } else if let Some(kept) = self.parameters.get(&id) {
+            self.parameters.taken(&id);
             bound.parameters =
                 kept.batches.first().map(|batch| Parameters::Batch(batch.clone(), Some(id)));
         } else if handle.parameters_kept {

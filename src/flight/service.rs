@@ -77,7 +77,7 @@ pub(super) struct State {
     pub(super) options: Options,
     pub(super) sessions: Sessions,
     /// Rows of RETURNING, by ticket.
-    pub(super) results: Kept<Batches>,
+    pub(super) results: Arc<Kept<Batches>>,
     /// Bound parameters, by prepared statement.
     pub(super) parameters: Kept<Batches>,
     /// What queries in transactions read, by ticket. It outlives the transaction: clients fetch in the background.
@@ -157,7 +157,7 @@ impl Service {
     pub fn new(database: Database, options: Options) -> Self {
         Self(Arc::new(State {
             sessions: Sessions::new(database, &options),
-            results: Kept::new(options.kept_bytes),
+            results: Arc::new(Kept::new(options.kept_bytes)),
             parameters: Kept::new(options.kept_bytes),
             pinned: Kept::new(options.kept_bytes),
             running: Running::default(),

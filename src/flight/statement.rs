@@ -22,7 +22,9 @@ use super::session::Call;
 use super::ticket::Id;
 use super::{status, ticket};
 use crate::engine::{KeyRange, TableName};
-use crate::sql::{Code, Meaning, Outcome, Pinned, Prepared, RunningQuery, StatementKind, Within};
+use crate::sql::{
+    Code, Held, Meaning, Outcome, Pinned, Prepared, Room, RunningQuery, StatementKind, Within,
+};
 
 /// A statement and the parameters to run it with.
 #[derive(Debug)]
@@ -197,6 +199,9 @@ impl State {
     ) -> Result<FlightInfo, Status> {
         bound.check_change()?;
         let session = &call.session.sql;
+        // The rows of RETURNING are kept until they are fetched: whether there is room for them must be known before the commit.
+        let room: Arc<dyn Room> = self.results.clone();
+        running.query().set_room(room);
         let outcome = session
             .execute_running(running, bound.within, prepared, bound.batch()?.as_ref())
             .await
@@ -211,15 +216,8 @@ impl State {
         let ticket = new_ticket(&wire, Source::KeptRows(proto::KeptRows {}));
         let id = ticket::parse_id(&ticket.id)?;
         let lease = self.options.result_lease;
-        self.results.put(id, Batches { schema: wire.clone(), batches }, lease).map_err(|e| {
-            Status::new(
-                e.code(),
-                format!(
-                    "the statement was carried out, but the rows of RETURNING are lost: {}",
-                    e.message()
-                ),
-            )
-        })?;
+        let bytes = outcome.held.map_or(0, Held::keep);
+        self.results.put_held(id, Batches { schema: wire.clone(), batches }, lease, bytes);
         let endpoint = endpoint(ticket::encode(&ticket), Some(lease));
         flight_info(&wire, descriptor, vec![endpoint], count)
     }
@@ -271,6 +269,9 @@ impl State {
                 )
             })?),
         };
+        if pinned.is_some() {
+            self.pinned.taken(&id);
+        }
         let bound = match ticket.source {
             Some(Source::Nothing(_)) => {
                 return Ok(encode::batches(Schema::empty().into(), Vec::new()));
@@ -279,7 +280,14 @@ impl State {
                 let kept = self.results.get(&id).ok_or_else(|| {
                     status::new(Code::InvalidCursorName, "the rows of this statement are not kept any more; they wait only for a while")
                 })?;
-                return Ok(encode::batches(kept.schema.clone(), kept.batches.clone()));
+                let results = Arc::clone(&self.results);
+                let rows = encode::batches(kept.schema.clone(), kept.batches.clone());
+                // Once all are fetched they may give way to others.
+                let all_taken = futures::stream::once(async move {
+                    results.taken(&id);
+                    None
+                });
+                return Ok(rows.map(Some).chain(all_taken).filter_map(std::future::ready).boxed());
             }
             Some(Source::Statement(statement)) => Bound {
                 parameters: Parameters::carried(statement.parameters),
@@ -293,6 +301,7 @@ impl State {
                         "the parameters of this query are not kept any more; bind them again",
                     )
                 })?;
+                self.parameters.taken(&id);
                 Bound {
                     parameters: kept
                         .batches

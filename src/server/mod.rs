@@ -21,6 +21,10 @@ use crate::sql::{self, Database};
 /// Name of the Flight service, for health checks of it alone.
 const FLIGHT: &str = "arrow.flight.protocol.FlightService";
 
+/// Name under which health checks learn whether maintenance (flushes, compactions, checkpoints) succeeds. Where it does not, the
+/// server goes on: `omendb.tables` and the log say what fails.
+const MAINTENANCE: &str = "omendb.maintenance";
+
 /// Windows of HTTP/2 flow control: room for two messages of a stream, and for several streams.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -168,16 +172,25 @@ async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
 async fn upkeep(service: Service, engine: Engine, reporter: HealthReporter) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     let mut ready = true;
+    let mut maintained = None;
     loop {
         interval.tick().await;
         service.sweep();
         let now_ready = engine.read_only().is_none();
         if ready != now_ready {
             ready = now_ready;
-            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-            set_health(&reporter, status).await;
+            set_health(&reporter, serving(ready)).await;
+        }
+        let now_maintained = ready && engine.failing_tasks().is_empty();
+        if maintained != Some(now_maintained) {
+            maintained = Some(now_maintained);
+            reporter.set_service_status(MAINTENANCE, serving(now_maintained)).await;
         }
     }
+}
+
+fn serving(well: bool) -> ServingStatus {
+    if well { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 async fn close(engine: Engine) -> Result<(), Error> {

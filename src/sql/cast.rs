@@ -13,16 +13,21 @@ use arrow::util::display::array_value_to_string;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 
-pub(crate) use array::{CastPolicy, Failure, cast_array};
+pub(crate) use array::{CastPolicy, Failure, MAX_BATCH_BYTES, cast_array, nulls};
 
 use super::code::Code;
 use super::error::{Error, Result};
 use super::semantics::time_zone::{TimeZone, is_text};
 use super::types::sql_name;
-use crate::engine::{self, TableMeta};
+use crate::engine::{self, TableMeta, size};
 
 /// Characters of a value that an error message shows at most.
 const SHOWN_CHARS: usize = 80;
+
+/// Bytes that one value may take.
+const MAX_VALUE_BYTES: u64 = 64 << 20;
+/// Batches whose values would take more than this once they are written out are cast in pieces.
+const PIECE_BYTES: u64 = 64 << 20;
 
 /// What a column gets where a statement gives it no value.
 #[derive(Debug, Clone)]
@@ -117,6 +122,50 @@ impl BatchCaster {
         self.cast_columns(batch.columns(), batch.num_rows())
     }
 
+    /// [`BatchCaster::cast`] of a batch that may take much more than it does as it came, by defaults and values that rows share:
+    /// in pieces, each of which is handed on before the next is made.
+    pub(crate) fn cast_each(
+        &mut self,
+        batch: &RecordBatch,
+        mut take: impl FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let row_count = batch.num_rows();
+        let mut start = 0;
+        loop {
+            let mut piece = batch.slice(start, row_count - start);
+            while piece.num_rows() > 1 && self.written_bytes(&piece)? > PIECE_BYTES {
+                piece = batch.slice(start, piece.num_rows().div_ceil(2));
+            }
+            start += piece.num_rows();
+            take(self.cast(&piece)?)?;
+            if start >= row_count {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What defaults and shared values of a batch take once they are written out.
+    fn written_bytes(&self, batch: &RecordBatch) -> Result<u64> {
+        let mut bytes: u64 = 0;
+        for (source, field) in self.sources.iter().zip(self.schema.fields()) {
+            bytes = bytes.saturating_add(match source {
+                Source::Given(i) => {
+                    let given = batch.column(*i);
+                    match given.data_type() {
+                        DataType::Null => null_bytes(field.data_type(), batch.num_rows()),
+                        given_type if size::may_expand(given_type) => {
+                            size::written_bytes(given.as_ref())
+                        }
+                        _ => 0,
+                    }
+                }
+                Source::Default(default) => default_bytes(default, batch.num_rows())?
+                    .max(null_bytes(field.data_type(), batch.num_rows())),
+            });
+        }
+        Ok(bytes)
+    }
+
     /// [`BatchCaster::cast`] of columns that are not in a batch.
     pub(crate) fn cast_columns(
         &mut self,
@@ -146,6 +195,7 @@ impl BatchCaster {
                 ))
                 .into());
             }
+            check_values(&column).map_err(|f| self.error(field, &column, &f))?;
             columns.push(column);
         }
         self.row_count += row_count as u64;
@@ -191,8 +241,58 @@ pub(crate) fn cast_error(
     Error::new(code, message)
 }
 
+/// Refuses values that are larger than one may be.
+fn check_values(column: &ArrayRef) -> Result<(), Failure> {
+    let variable = matches!(
+        column.data_type(),
+        DataType::Utf8 | DataType::Binary | DataType::List(_) | DataType::Map(_, _)
+    );
+    if !variable || size::written_bytes(column.as_ref()) <= MAX_VALUE_BYTES {
+        return Ok(());
+    }
+    for row in 0..column.len() {
+        let bytes = size::written_bytes(column.slice(row, 1).as_ref());
+        if bytes > MAX_VALUE_BYTES {
+            return Err(Failure::Whole(format!(
+                "a value takes {bytes} bytes, and {MAX_VALUE_BYTES} is the most that one may take"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn null_bytes(data_type: &DataType, row_count: usize) -> u64 {
+    size::null_bytes(data_type).saturating_mul(row_count as u64)
+}
+
+/// What a default takes for some rows.
+fn default_bytes(default: &ColumnDefault, row_count: usize) -> Result<u64> {
+    Ok(match default {
+        ColumnDefault::Constant(value) if value.is_null() => {
+            null_bytes(&value.data_type(), row_count)
+        }
+        ColumnDefault::Constant(value) => {
+            let one =
+                value.to_array().map_err(|e| Error::new(Code::DataException, e.to_string()))?;
+            size::written_bytes(one.as_ref()).saturating_mul(row_count as u64)
+        }
+        // Numbers, times and short texts.
+        ColumnDefault::PerRow(_) => 0,
+    })
+}
+
 /// The values of a default for some rows.
 pub(crate) fn default_array(default: &ColumnDefault, row_count: usize) -> Result<ArrayRef> {
+    let bytes = default_bytes(default, row_count)?;
+    if bytes > MAX_BATCH_BYTES {
+        return Err(Error::new(
+            Code::ConfigurationLimitExceeded,
+            format!(
+                "a column's default takes {bytes} bytes for {row_count} rows, and {MAX_BATCH_BYTES} are allowed at a \
+                 time: insert fewer rows at a time"
+            ),
+        ));
+    }
     let array = match default {
         ColumnDefault::Constant(value) => value.to_array_of_size(row_count),
         ColumnDefault::PerRow(expression) => {

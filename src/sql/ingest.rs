@@ -179,7 +179,8 @@ impl Loading {
                 "a batch of the load has other columns than the schema it began with",
             ));
         }
-        Ok(self.write.insert(&self.caster.cast(batch)?)?)
+        let write = &mut self.write;
+        self.caster.cast_each(batch, |piece| Ok(write.insert(&piece)?))
     }
 }
 

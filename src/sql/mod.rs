@@ -25,6 +25,7 @@ mod provider;
 mod queries;
 mod query;
 mod rank;
+mod room;
 mod rules;
 mod scan_exec;
 mod script;
@@ -52,6 +53,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Ingest, IngestMode, IngestRequest};
 pub use prepared::Prepared;
 pub use queries::{Query, RunningQuery};
+pub use room::{Held, Room};
 pub use session::{Meaning, Pinned, Session};
 pub use transaction::{Reading, SavepointId, TransactionId, Within};
 
@@ -104,16 +106,18 @@ pub struct Outcome {
     pub affected_count: Option<u64>,
     /// The rows of RETURNING.
     pub returned: Option<(SchemaRef, Vec<RecordBatch>)>,
+    /// The room that was taken for them, where the statement was given some ([`Query::set_room`]).
+    pub held: Option<Held>,
 }
 
 impl Outcome {
     /// A definition changed.
     pub(crate) fn definition() -> Self {
-        Self { affected_count: None, returned: None }
+        Self { affected_count: None, returned: None, held: None }
     }
 
     /// Rows changed.
     pub(crate) fn affected(count: u64) -> Self {
-        Self { affected_count: Some(count), returned: None }
+        Self { affected_count: Some(count), returned: None, held: None }
     }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::code::Code;
 use super::error::{Error, Result};
+use super::room::Room;
 
 /// Bytes of a text that are listed.
 const MAX_LISTED_BYTES: usize = 4096;
@@ -76,9 +77,21 @@ pub struct Query {
     rows_to_read: AtomicU64,
     rows_read: AtomicU64,
     rows_returned: AtomicU64,
+    /// Where the rows of RETURNING are to be kept.
+    room: OnceLock<Arc<dyn Room>>,
 }
 
 impl Query {
+    /// Says where the rows of RETURNING are to be kept: it is asked for room before the statement commits.
+    pub fn set_room(&self, room: Arc<dyn Room>) {
+        let _ = self.room.set(room);
+    }
+
+    /// Where the rows of RETURNING are to be kept, if anybody cares.
+    pub(crate) fn room(&self) -> Option<Arc<dyn Room>> {
+        self.room.get().cloned()
+    }
+
     /// Its number, which no other of this run of the server has.
     pub fn id(&self) -> u64 {
         self.id
@@ -232,6 +245,7 @@ impl Queries {
             rows_to_read: AtomicU64::new(0),
             rows_read: AtomicU64::new(0),
             rows_returned: AtomicU64::new(0),
+            room: OnceLock::new(),
         });
         self.0.running.lock().insert(query.id, Arc::clone(&query));
         let deadline = limit.and_then(|limit| begun.checked_add(limit));

@@ -52,7 +52,7 @@ impl Session {
             }
         }
         begun.open = false;
-        Ok(Outcome { affected_count: affected, returned: None })
+        Ok(Outcome { affected_count: affected, returned: None, held: None })
     }
 
     async fn run_statements(

@@ -572,7 +572,13 @@ fn write<T>(
     mut statement: impl FnMut(&mut Transaction) -> Result<T>,
 ) -> Result<T> {
     let mut failure = None;
-    let result = database.engine().write(|transaction| {
+    // While it waits for others it can be stopped.
+    let wanted = || {
+        query.begin_again();
+        let stopped = |e: Error| crate::engine::Error::new(EngineKind::Conflict, e.message());
+        query.check().map_err(stopped)
+    };
+    let result = database.engine().write_while(&wanted, |transaction| {
         query.begin_again();
         let done = statement(transaction).and_then(|value| query.begin_commit().map(|()| value));
         done.map_err(|e| {
@@ -589,7 +595,8 @@ fn write<T>(
     match (result, failure) {
         (Ok(value), _) => Ok(value),
         (Err(e), Some(own)) if e.message() == own.message() => Err(own),
-        (Err(e), _) => Err(e.into()),
+        // Stopped while it waited, perhaps.
+        (Err(e), _) => query.check().and(Err(e.into())),
     }
 }
 
@@ -625,5 +632,5 @@ fn drop_rows(
     for batch in plan_context.run(&planned.plan)? {
         batch?;
     }
-    Ok(Outcome { affected_count: None, returned: None })
+    Ok(Outcome { affected_count: None, returned: None, held: None })
 }

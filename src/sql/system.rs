@@ -16,7 +16,8 @@ use super::error::{Result, nearest, quote};
 use super::queries::Query;
 use super::types;
 use crate::engine::{
-    Column, EncodedKey, KeyColumn, KeyKind, Snapshot, TableMeta, TableName, TableSnapshot,
+    Column, EncodedKey, FailingTask, KeyColumn, KeyKind, Snapshot, TableMeta, TableName,
+    TableSnapshot,
 };
 
 /// The standard's schema.
@@ -53,7 +54,9 @@ pub(crate) fn table(
         (INFORMATION_SCHEMA, "views") => information_views(snapshot)?,
         (INFORMATION_SCHEMA, "table_constraints") => table_constraints(snapshot)?,
         (INFORMATION_SCHEMA, "key_column_usage") => key_column_usage(snapshot)?,
-        (SYSTEM_SCHEMA, "tables") => tables(snapshot)?,
+        (SYSTEM_SCHEMA, "tables") => {
+            tables(snapshot, &context.statement().database.engine().failing_tasks())?
+        }
         (SYSTEM_SCHEMA, "segments") => segments(snapshot)?,
         (SYSTEM_SCHEMA, "indexes") => indexes(snapshot)?,
         (SYSTEM_SCHEMA, "queries") => queries(context)?,
@@ -273,7 +276,18 @@ fn unsigned(values: impl Iterator<Item = u64>) -> ArrayRef {
     Arc::new(UInt64Array::from_iter_values(values))
 }
 
-fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
+/// Why maintenance of a table fails, or of all tables.
+fn maintenance_error(failing: &[FailingTask], table: &TableSnapshot) -> Option<String> {
+    let concerns = |f: &&FailingTask| f.table.is_none_or(|id| id == table.id());
+    let told: Vec<String> = failing
+        .iter()
+        .filter(concerns)
+        .map(|f| format!("{} failed {} times: {}", f.task.name(), f.attempts, f.error))
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+fn tables(snapshot: &Snapshot, failing: &[FailingTask]) -> Result<RecordBatch> {
     let tables = snapshot.tables();
     let mut columns = names(&tables);
     let keys = tables.iter().map(|t| {
@@ -302,6 +316,8 @@ fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
     let memtables: Vec<(u64, usize)> = tables.iter().map(TableSnapshot::memtable_size).collect();
     columns.push(("memtable_rows", unsigned(memtables.iter().map(|m| m.0))));
     columns.push(("memtable_bytes", unsigned(memtables.iter().map(|m| m.1 as u64))));
+    let errors = tables.iter().map(|t| maintenance_error(failing, t));
+    columns.push(("maintenance_error", Arc::new(StringArray::from_iter(errors))));
     batch(columns)
 }
 

@@ -1,11 +1,13 @@
 //! Tests of the embedded engine through its public interface.
 
+mod contention;
 mod crash;
 mod filters;
 mod loads;
 mod model;
 mod ranks;
 mod transactions;
+mod upkeep;
 
 use std::sync::Arc;
 

@@ -114,6 +114,8 @@ pub enum Fault {
     NoSpace,
     /// The first sync of a file or directory from there on fails and loses pages.
     Sync,
+    /// The first write from there on panics, as a defect in the code around it would.
+    Panic,
 }
 
 /// How often an injected [`Fault`] strikes. (A power cut and a kill last in any case.)
@@ -128,6 +130,8 @@ pub enum Repeat {
 #[derive(Debug)]
 struct Injected {
     at: u64,
+    /// What the path of the call must hold.
+    within: String,
     fault: Fault,
     repeat: Repeat,
 }
@@ -178,7 +182,14 @@ impl FaultFs {
     /// Makes the call with number `at` (from 0, as [`FaultFs::operation_count`] counts), or the first
     /// after it that `fault` can strike, fail.
     pub fn inject(&self, at: u64, fault: Fault, repeat: Repeat) {
-        self.state.lock().injected.push(Injected { at, fault, repeat });
+        let within = String::new();
+        self.state.lock().injected.push(Injected { at, within, fault, repeat });
+    }
+
+    /// [`FaultFs::inject`] from now on, for calls on paths that hold `within` alone.
+    pub fn inject_within(&self, within: &str, fault: Fault, repeat: Repeat) {
+        let within = within.to_owned();
+        self.state.lock().injected.push(Injected { at: 0, within, fault, repeat });
     }
 
     /// Takes back all faults that were injected and have not struck for good (a power cut has).
@@ -277,6 +288,7 @@ impl Fault {
             Self::PowerCut | Self::Killed | Self::Device => true,
             Self::NoSpace => operation.takes_space(),
             Self::Sync => operation.syncs(),
+            Self::Panic => operation == Operation::Write,
         }
     }
 
@@ -287,6 +299,7 @@ impl Fault {
             Self::Device => error(io::ErrorKind::Other, "injected error of the device", path),
             Self::NoSpace => error(io::ErrorKind::StorageFull, "injected lack of space", path),
             Self::Sync => error(io::ErrorKind::Other, "injected failure of a sync", path),
+            Self::Panic => error(io::ErrorKind::Other, "injected defect", path),
         }
     }
 }
@@ -299,8 +312,11 @@ impl State {
         }
         let number = self.trace.len() as u64;
         self.trace.push((operation, path.to_owned()));
-        let striking =
-            self.injected.iter().position(|i| i.at <= number && i.fault.strikes(operation));
+        let striking = self.injected.iter().position(|i| {
+            i.at <= number
+                && i.fault.strikes(operation)
+                && path.to_string_lossy().contains(&i.within)
+        });
         let Some(index) = striking else {
             return Ok(Verdict::Go);
         };
@@ -311,6 +327,7 @@ impl State {
         if self.injected[index].repeat == Repeat::Once {
             self.injected.remove(index);
         }
+        assert!(fault != Fault::Panic, "injected defect at {}", path.display());
         if fault == Fault::PowerCut {
             self.power_is_off = true;
             return Ok(Verdict::Cut);

@@ -2,7 +2,7 @@
 
 use super::bits::usable_width;
 use super::key::ModelKey;
-use super::leaf::{HINTS, Leaf, SAMPLE_ROWS};
+use super::leaf::{HINTS, LANES, Leaf, SAMPLE_ROWS};
 use super::root::{MAX_LEAVES, SENTINELS};
 use super::{LearnedKeys, Model};
 use crate::engine::error::{Error, Result};
@@ -110,6 +110,10 @@ fn check_leaves<K: ModelKey>(leaves: &[Leaf], len: usize, chunk_lengths: &[u32])
         let is_last = i + 1 == leaves.len();
         if leaf.is_sampled::<K>() && !is_last && !leaf.len::<K>().is_multiple_of(SAMPLE_ROWS) {
             return bad(i, "ends within a group of rows");
+        }
+        // Searches of samples rely on their order, and so on that those which are not there come last.
+        if leaf.is_sampled::<K>() && !leaf.samples()[..LANES - 1].is_sorted() {
+            return bad(i, "has samples that are not in order");
         }
         if leaf.is_sampled::<K>() && leaf.sample_count() > (leaf.len::<K>() - 1) / SAMPLE_ROWS {
             return bad(i, "has more samples than groups of rows");

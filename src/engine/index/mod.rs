@@ -354,6 +354,16 @@ impl<K: ModelKey> LearnedKeys<K> {
         Ok(())
     }
 
+    /// The same index, searched without what is special to this processor. For tests of damage.
+    #[must_use]
+    pub fn portable(&self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let model = Arc::new(Model { simd: false, ..(*self.model).clone() });
+        #[cfg(not(target_arch = "x86_64"))]
+        let model = Arc::clone(&self.model);
+        Self { model, chunks: self.chunks.clone() }
+    }
+
     /// Position of the first key that is `>= q`, or [`Self::len`].
     #[inline]
     pub fn lower_bound(&self, q: K) -> Result<usize, Missing> {

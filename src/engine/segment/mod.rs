@@ -27,7 +27,7 @@ use super::id::{FieldId, SegmentId, TableId};
 use super::key::EncodedKey;
 
 pub use reader::Segment;
-pub use types::check_column_type;
+pub use types::{check_column_type, check_values};
 pub use writer::{SegmentWriter, WriteOptions};
 
 /// What manifest and log say of a segment: enough to plan without opening it.

@@ -31,6 +31,35 @@ pub fn check_column_type(data_type: &DataType) -> Result<()> {
     stored_type(data_type).map(drop)
 }
 
+/// Checks that values can be stored: those of some types are stored in a type of a smaller range. Where one cannot, the error
+/// says in which row, counted from 0.
+pub fn check_values(array: &ArrayRef) -> Result<(), usize> {
+    if !narrows(array.data_type()) {
+        return Ok(());
+    }
+    let Ok(stored) = stored_type(array.data_type()) else { return Err(0) };
+    if to_stored(array, &stored).is_ok() {
+        return Ok(());
+    }
+    let fails = |row: &usize| to_stored(&array.slice(*row, 1), &stored).is_err();
+    Err((0..array.len()).find(fails).unwrap_or(0))
+}
+
+/// Whether values of `data_type`, or values inside them, may be out of the range of the type that they are stored as.
+fn narrows(data_type: &DataType) -> bool {
+    use DataType::*;
+    match data_type {
+        Timestamp(TimeUnit::Second, _) | Time32(TimeUnit::Second) => true,
+        Dictionary(_, values) => narrows(values),
+        List(item) | LargeList(item) | ListView(item) | LargeListView(item) => {
+            narrows(item.data_type())
+        }
+        FixedSizeList(item, _) | Map(item, _) => narrows(item.data_type()),
+        Struct(fields) => fields.iter().any(|field| narrows(field.data_type())),
+        _ => false,
+    }
+}
+
 /// The schema that a segment's Parquet file has for rows of `schema`.
 pub(super) fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
     let fields: Fields = schema

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use parking_lot::{Condvar, Mutex};
@@ -12,7 +13,9 @@ use roaring::RoaringBitmap;
 use super::conflict::{KeySet, WriteSets};
 use super::root::{DbRoot, Object};
 use super::transaction::{Fork, Transaction};
+use super::turns::{Claims, Turn, Turns};
 use crate::engine::Shared;
+use crate::engine::defect::caught;
 use crate::engine::error::{Error, ErrorKind, Result};
 use crate::engine::id::{SegmentId, SeqNo, TableId};
 use crate::engine::key::{KeyColumn, compare};
@@ -30,6 +33,10 @@ pub(crate) struct Committer {
     /// Signalled when a group is durable or has failed.
     done: Condvar,
     active: Mutex<BTreeMap<SeqNo, usize>>,
+    /// Why nothing is committed any more. Set under the commit lock; read by whoever wants to know, without it.
+    failed: Mutex<Option<String>>,
+    /// The queue of changes that lost to others and are tried again.
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -43,8 +50,6 @@ struct State {
     durable: SeqNo,
     /// A leader is writing a group.
     writing: bool,
-    /// Why nothing is committed any more.
-    failed: Option<String>,
     write_sets: WriteSets,
 }
 
@@ -68,22 +73,55 @@ impl Committer {
             queue: Vec::new(),
             outcome: Arc::default(),
             writing: false,
-            failed: None,
             write_sets: WriteSets::default(),
         };
-        Self { state: Mutex::new(state), done: Condvar::new(), active: Mutex::default() }
+        Self {
+            state: Mutex::new(state),
+            done: Condvar::new(),
+            active: Mutex::default(),
+            failed: Mutex::default(),
+            turns: Turns::default(),
+        }
     }
 
-    /// Why nothing is committed any more, if so.
+    /// Why nothing is committed any more, if so. Waits for nobody.
     pub(crate) fn failed(&self) -> Option<String> {
-        self.state.lock().failed.clone()
+        self.failed.lock().clone()
     }
 
     /// Refuses all commits from now on.
     pub(crate) fn fail(&self, why: &str) {
-        self.state.lock().failed.get_or_insert_with(|| why.to_owned());
+        self.failed.lock().get_or_insert_with(|| why.to_owned());
+    }
+
+    fn check_failed(&self) -> Result<()> {
+        match &*self.failed.lock() {
+            None => Ok(()),
+            Some(why) => Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("the database takes no writes any more: {why}; restart it to recover"),
+            )),
+        }
+    }
+
+    /// The queue of changes that are tried again.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Waits until what was validated by now is published, or lost: a transaction that lost to it would lose again if it
+    /// began before.
+    fn wait_published(&self) {
+        let mut state = self.state.lock();
+        let newest = state.spec.seq;
+        while state.durable < newest && state.spec.seq >= newest && self.failed().is_none() {
+            self.done.wait_for(&mut state, PUBLISH_LOOK);
+        }
     }
 }
+
+/// How often a wait for a group looks again by itself.
+const PUBLISH_LOOK: Duration = Duration::from_millis(50);
 
 /// Keeps the write sets that a running transaction may be compared with.
 #[derive(Debug)]
@@ -141,14 +179,30 @@ fn install_with(
 ) -> Result<SeqNo> {
     let committer = &shared.committer;
     let mut state = committer.state.lock();
-    check_failed(&state)?;
+    committer.check_failed()?;
     let seq = state.spec.seq.next();
     let spec = Arc::clone(&state.spec);
-    let Some(mut change) = change(&spec, seq, &mut state.write_sets)? else { return Ok(spec.seq) };
-    change.root.seq = seq;
-    let record = WalRecord { seq, ops: change.ops };
-    let mut bytes = Vec::new();
-    record.encode(&mut bytes)?;
+    let made = caught("a commit", || {
+        let Some(mut made) = change(&spec, seq, &mut state.write_sets)? else { return Ok(None) };
+        made.root.seq = seq;
+        let record = WalRecord { seq, ops: std::mem::take(&mut made.ops) };
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes)?;
+        Ok(Some((made, bytes)))
+    });
+    let (change, bytes) = match made {
+        Ok(Ok(Some(made))) => made,
+        Ok(Ok(None)) => return Ok(spec.seq),
+        Ok(Err(e)) => {
+            state.write_sets.forget_after(spec.seq);
+            return Err(e);
+        }
+        Err(defect) => {
+            state.write_sets.forget_after(spec.seq);
+            committer.fail(defect.message());
+            return Err(defect);
+        }
+    };
     // From here on the record may become durable, whatever else fails: the files must stay.
     for segment in &change.added {
         segment.set_fate(Fate::Live);
@@ -172,16 +226,6 @@ fn install_with(
     Ok(seq)
 }
 
-fn check_failed(state: &State) -> Result<()> {
-    match &state.failed {
-        None => Ok(()),
-        Some(why) => Err(Error::new(
-            ErrorKind::ReadOnly,
-            format!("the database takes no writes any more: {why}; restart it to recover"),
-        )),
-    }
-}
-
 /// Waits until the group in the making is durable or lost; writes it if nobody else is writing.
 fn wait_durable(
     shared: &Shared,
@@ -203,7 +247,8 @@ fn wait_durable(
         let root = Arc::clone(&state.spec);
         let first = SeqNo(state.durable.0 + 1);
         let written = parking_lot::MutexGuard::unlocked(state, || {
-            shared.wal.lock().append(first, root.seq, &group)
+            caught("the writing of the log", || shared.wal.lock().append(first, root.seq, &group))
+                .unwrap_or_else(Err)
         });
         state.writing = false;
         // Set once: by the one who took it out of the state.
@@ -213,7 +258,7 @@ fn wait_durable(
                 shared.root.store(root);
                 Ok(())
             }
-            Err(e) => Err(state.lose(e, shared.root.load_full())),
+            Err(e) => Err(state.lose(e, shared.root.load_full(), committer)),
         });
         committer.done.notify_all();
     }
@@ -221,7 +266,7 @@ fn wait_durable(
 
 impl State {
     /// Forgets all that was validated since `published`: a group did not reach the log.
-    fn lose(&mut self, error: Error, published: Arc<DbRoot>) -> Lost {
+    fn lose(&mut self, error: Error, published: Arc<DbRoot>, committer: &Committer) -> Lost {
         let kind = error.kind();
         let lost = match kind {
             // The log is as it was before: commits can go on, once there is space for example.
@@ -232,13 +277,13 @@ impl State {
             // It was not touched: an earlier failure, of a checkpoint say, has closed it.
             ErrorKind::ReadOnly => {
                 let why = error.to_string();
-                self.failed = Some(why.clone());
+                committer.fail(&why);
                 Lost { kind, why: format!("nothing was committed: {why}") }
             }
             // Never retried: what the failed sync left on disk is unknown.
             _ => {
                 tracing::error!(%error, "writing the log failed: the database is read-only now");
-                self.failed = Some(format!("writing the log failed: {error}"));
+                committer.fail(&format!("writing the log failed: {error}"));
                 let why = format!("the commit may or may not be durable: {error}");
                 Lost { kind: ErrorKind::OutcomeUnknown, why }
             }
@@ -252,8 +297,31 @@ impl State {
     }
 }
 
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) error: Error,
+    /// What it wrote.
+    pub(super) claims: Claims,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, claims: Claims::default() }
+    }
+}
+
+/// Who commits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By<'a> {
+    /// One who is told to retry where others were first.
+    Client,
+    /// One who tries again by himself, perhaps in his turn.
+    Itself(Option<&'a Turn<'a>>),
+}
+
 /// Commits a transaction.
-pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
+pub(super) fn commit(transaction: Transaction, by: By<'_>) -> std::result::Result<SeqNo, Refused> {
     let Transaction { shared, base, fork, active } = transaction;
     if Arc::ptr_eq(&base, &fork.root) {
         return Ok(base.seq);
@@ -272,6 +340,9 @@ pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
     }
     // Dropped tables first: another may take their name.
     diffs.sort_by_key(|d| (d.fork.is_some(), d.id));
+    if !shared.committer.turns.is_empty() {
+        give_way(&shared.committer.turns, &fork, &diffs, by)?;
+    }
     let most = shared.options.write_set_bytes;
     let seq = install_with(&shared, |spec, seq, write_sets| {
         check_names(&base, &fork, spec)?;
@@ -284,20 +355,75 @@ pub(super) fn commit(transaction: Transaction) -> Result<SeqNo> {
         for diff in &diffs {
             diff.install(&mut change, seq, shared.options.memtable_bytes)?;
         }
-        for diff in &mut diffs {
-            write_sets.push(seq, diff.id, std::mem::take(&mut diff.written), most);
+        for diff in &diffs {
+            write_sets.push(seq, diff.id, diff.written.clone(), most);
         }
         Ok(Some(change))
     });
     drop(active);
-    if seq.is_ok() {
-        let root = shared.root.load();
-        let grown = |id| root.tables.get(id).is_some_and(|t| t.memtables.len() > 1);
-        if diffs.iter().any(|d| !d.segments.is_empty() || d.truncated || grown(&d.id)) {
-            shared.wake_background();
+    match seq {
+        Ok(seq) => {
+            wake_for(&shared, &diffs);
+            Ok(seq)
+        }
+        Err(error) => {
+            if error.kind() == ErrorKind::Conflict {
+                shared.committer.wait_published();
+            }
+            Err(Refused { error, claims: claims(&fork, &diffs) })
         }
     }
-    seq
+}
+
+/// Lets those go first who have their turn at the same rows.
+fn give_way(
+    turns: &Turns,
+    fork: &Fork,
+    diffs: &[TableDiff],
+    by: By<'_>,
+) -> std::result::Result<(), Refused> {
+    let claims = claims(fork, diffs);
+    let own = match by {
+        By::Client => None,
+        By::Itself(turn) => turn,
+    };
+    let Some(ticket) = turns.in_the_way(&claims, own)? else { return Ok(()) };
+    match by {
+        By::Client => turns.wait_for_end(ticket),
+        By::Itself(_) => {
+            let error = Error::conflict("another change has its turn at the same rows: retry");
+            return Err(Refused { error, claims });
+        }
+    }
+    Ok(())
+}
+
+/// What a transaction wrote, as claims.
+fn claims(fork: &Fork, diffs: &[TableDiff]) -> Claims {
+    let mut claims = Claims::default();
+    if !fork.names.is_empty() || !fork.schemas.is_empty() {
+        claims.add_names();
+    }
+    for diff in diffs.iter().filter(|d| d.base.is_some()) {
+        if diff.is_whole() {
+            claims.add_table(diff.id);
+        } else if !diff.written.is_empty() {
+            claims.add_keys(diff.id, &diff.written);
+        } else if !diff.deleted.is_empty() {
+            // Rows without a key.
+            claims.add_table(diff.id);
+        }
+    }
+    claims
+}
+
+/// Wakes the threads in the background where a commit may have given them work.
+fn wake_for(shared: &Shared, diffs: &[TableDiff]) {
+    let root = shared.root.load();
+    let grown = |id| root.tables.get(id).is_some_and(|t| t.memtables.len() > 1);
+    if diffs.iter().any(|d| !d.segments.is_empty() || d.truncated || grown(&d.id)) {
+        shared.wake_background();
+    }
 }
 
 /// Names and schemas that the transaction changed must mean what they meant when it began.
@@ -429,6 +555,11 @@ impl TableDiff {
         Ok(())
     }
 
+    /// Whether it concerns all rows of the table.
+    fn is_whole(&self) -> bool {
+        self.fork.is_none() || self.truncated || self.redefined
+    }
+
     /// Whether the diff can follow what was committed since the transaction began.
     fn check(&self, base_root: &DbRoot, spec: &DbRoot, write_sets: &WriteSets) -> Result<()> {
         let Some(base) = &self.base else { return Ok(()) };
@@ -443,8 +574,7 @@ impl TableDiff {
                 "table {name}: another transaction changed its definition first: retry"
             )));
         }
-        let whole = self.fork.is_none() || self.truncated || self.redefined;
-        if now.epoch != base.epoch || (whole && now.last_write > base_root.seq) {
+        if now.epoch != base.epoch || (self.is_whole() && now.last_write > base_root.seq) {
             return Err(Error::conflict(format!(
                 "table {name}: another transaction changed its rows first: retry"
             )));

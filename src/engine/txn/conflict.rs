@@ -1,6 +1,6 @@
 //! Which keys commits wrote, kept as long as an older transaction may have to be compared with them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::engine::error::{Error, Result};
@@ -54,7 +54,7 @@ impl KeySet {
         }
     }
 
-    fn intersects(&self, other: &Self) -> Result<bool> {
+    pub(super) fn intersects(&self, other: &Self) -> Result<bool> {
         let (min, max) = self.bounds();
         let (other_min, other_max) = other.bounds();
         if min > other_max || max < other_min {
@@ -84,36 +84,51 @@ impl KeySet {
     }
 }
 
-/// What one commit wrote.
+/// What one commit wrote in a table.
 #[derive(Debug)]
 struct Entry {
     seq: SeqNo,
-    table: TableId,
     keys: Vec<KeySet>,
     bytes: usize,
 }
 
-/// Write sets of commits, the oldest first.
+/// What commits wrote in one table, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct WriteSets {
+struct TableSets {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Write sets up to this commit are gone for lack of room: older transactions cannot commit.
-    forgotten: SeqNo,
+}
+
+impl TableSets {
+    fn pop_front(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+}
+
+/// Write sets of commits, by table: what one table takes is no other's loss, as long as it takes the most.
+#[derive(Debug, Default)]
+pub(super) struct WriteSets {
+    tables: HashMap<TableId, TableSets>,
+    bytes: usize,
+    /// Write sets of a table up to this commit are gone for lack of room: older transactions that write keys of it cannot commit.
+    forgotten: HashMap<TableId, SeqNo>,
 }
 
 impl WriteSets {
     /// An error if a commit after `base` wrote one of `keys`.
     pub(super) fn check(&self, base: SeqNo, table: TableId, keys: &[KeySet]) -> Result<()> {
-        if base < self.forgotten {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        if self.forgotten.get(&table).is_some_and(|forgotten| base < *forgotten) {
             return Err(Error::conflict(
                 "the transaction is too old to be checked against what was committed since it began: retry it",
             ));
         }
-        for entry in self.entries.iter().rev().take_while(|e| e.seq > base) {
-            if entry.table != table {
-                continue;
-            }
+        let Some(sets) = self.tables.get(&table) else { return Ok(()) };
+        for entry in sets.entries.iter().rev().take_while(|e| e.seq > base) {
             for theirs in &entry.keys {
                 for mine in keys {
                     if mine.intersects(theirs)? {
@@ -134,18 +149,24 @@ impl WriteSets {
         }
         let bytes = keys.iter().map(KeySet::memory_bytes).sum();
         self.bytes += bytes;
-        self.entries.push_back(Entry { seq, table, keys, bytes });
+        let sets = self.tables.entry(table).or_default();
+        sets.bytes += bytes;
+        sets.entries.push_back(Entry { seq, keys, bytes });
         while self.bytes > most {
-            let Some(entry) = self.entries.pop_front() else { break };
+            let largest = self.tables.iter_mut().max_by_key(|(_, sets)| sets.bytes);
+            let Some((table, sets)) = largest else { break };
+            let Some(entry) = sets.pop_front() else { break };
             self.bytes -= entry.bytes;
-            self.forgotten = self.forgotten.max(entry.seq);
+            let forgotten = self.forgotten.entry(*table).or_default();
+            *forgotten = entry.seq.max(*forgotten);
         }
     }
 
     /// Forgets commits after `last`: they never reached the log.
     pub(super) fn forget_after(&mut self, last: SeqNo) {
-        while self.entries.back().is_some_and(|e| e.seq > last) {
-            if let Some(entry) = self.entries.pop_back() {
+        for sets in self.tables.values_mut() {
+            while let Some(entry) = sets.entries.pop_back_if(|e| e.seq > last) {
+                sets.bytes -= entry.bytes;
                 self.bytes -= entry.bytes;
             }
         }
@@ -153,10 +174,44 @@ impl WriteSets {
 
     /// Forgets commits that every running transaction has seen.
     pub(super) fn prune(&mut self, seen: SeqNo) {
-        while self.entries.front().is_some_and(|e| e.seq <= seen) {
-            if let Some(entry) = self.entries.pop_front() {
-                self.bytes -= entry.bytes;
+        let bytes = &mut self.bytes;
+        self.tables.retain(|_, sets| {
+            while sets.entries.front().is_some_and(|e| e.seq <= seen) {
+                *bytes -= sets.pop_front().map_or(0, |e| e.bytes);
             }
+            !sets.entries.is_empty()
+        });
+        self.forgotten.retain(|_, forgotten| *forgotten > seen);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: TableId = TableId(1);
+    const LARGE: TableId = TableId(2);
+
+    fn keys(keys: std::ops::Range<u64>) -> Vec<KeySet> {
+        vec![KeySet::Keys(Arc::new(KeyColumn::U64(keys.collect())))]
+    }
+
+    #[test]
+    fn a_table_that_takes_much_forgets_its_own() {
+        let mut sets = WriteSets::default();
+        sets.push(SeqNo(1), SMALL, keys(0..10), 10_000);
+        for seq in 2..20 {
+            sets.push(SeqNo(seq), LARGE, keys(0..500), 10_000);
         }
+        assert!(sets.check(SeqNo(0), SMALL, &keys(20..30)).is_ok());
+        assert!(sets.check(SeqNo(0), SMALL, &keys(9..30)).is_err());
+        assert!(sets.check(SeqNo(0), LARGE, &keys(900..901)).is_err(), "too old to tell");
+        assert!(sets.check(SeqNo(18), LARGE, &keys(900..901)).is_ok());
+        assert!(sets.check(SeqNo(0), LARGE, &[]).is_ok(), "it wrote no key");
+        sets.forget_after(SeqNo(18));
+        assert!(sets.check(SeqNo(18), LARGE, &keys(0..1)).is_ok());
+        sets.prune(SeqNo(30));
+        assert!(sets.check(SeqNo(0), LARGE, &keys(0..1)).is_ok());
+        assert_eq!(sets.bytes, 0);
     }
 }

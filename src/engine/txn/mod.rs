@@ -1,5 +1,6 @@
 //! Transactions: snapshot isolation over any number of tables, DDL included; first committer wins.
 
+mod again;
 mod commit;
 mod conflict;
 mod load;
@@ -8,12 +9,14 @@ mod resolve;
 mod root;
 mod run;
 mod transaction;
+mod turns;
 mod write;
 
 pub use root::Snapshot;
 pub use transaction::{Savepoint, Transaction};
 pub use write::{Write, WriteResult};
 
+pub(crate) use again::write;
 pub(crate) use commit::{
     Change, Committer, added_segment, find_row, install, keys_at, row_ids_at, segment_file,
     segment_files, segment_id,

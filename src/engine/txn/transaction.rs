@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
-use super::commit::{self, ActiveGuard};
+use super::commit::{self, ActiveGuard, By};
 use super::root::{DbRoot, Object, Snapshot};
 use super::write::{Write, WriteResult};
 use super::{OnConflict, resolve};
@@ -260,6 +260,6 @@ impl Transaction {
     /// [`Conflict`](crate::engine::ErrorKind::Conflict) says that another transaction changed the same
     /// rows first: retry from the start.
     pub fn commit(self) -> Result<SeqNo> {
-        commit::commit(self)
+        commit::commit(self, By::Client).map_err(|refused| refused.error)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow::util::display::array_value_to_string;
 use roaring::RoaringBitmap;
 
 use super::OnConflict;
@@ -12,6 +13,7 @@ use super::load::Load;
 use crate::engine::Shared;
 use crate::engine::error::{Error, Result};
 use crate::engine::key::KeyColumn;
+use crate::engine::segment::check_values;
 use crate::engine::table::{RowAddress, SourceState, TableShape, TableSnapshot};
 
 /// What a statement changed.
@@ -232,9 +234,7 @@ pub(super) fn duplicate(shape: &TableShape, keys: &KeyColumn, why: &str) -> Erro
     let values: Vec<String> = match shape.codec.decode(keys) {
         Ok(columns) => columns
             .iter()
-            .map(|c| {
-                arrow::util::display::array_value_to_string(c, 0).unwrap_or_else(|_| "?".to_owned())
-            })
+            .map(|c| array_value_to_string(c, 0).unwrap_or_else(|_| "?".to_owned()))
             .collect(),
         Err(e) => return e,
     };
@@ -278,6 +278,17 @@ fn check_columns(shape: &TableShape, batch: &RecordBatch) -> Result<()> {
                 meta.name,
                 field.name(),
                 row + 1
+            )));
+        }
+        if let Err(row) = check_values(array) {
+            let value = array_value_to_string(array, row).unwrap_or_else(|_| "?".to_owned());
+            return Err(Error::constraint(format!(
+                "table {}: column \"{}\", row {} of the rows to insert: the value {value} is out of the range that {} \
+                 can be kept in",
+                meta.name,
+                field.name(),
+                row + 1,
+                field.data_type()
             )));
         }
     }

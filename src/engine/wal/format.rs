@@ -5,11 +5,16 @@
 //! group = group header (64) record* padding       a multiple of 8 bytes long; one write, one sync
 //! record = length (4) message (proto: LogRecord)
 //! ```
+//!
+//! After the last group may stand a *mark*: a group header without records, written once the group before it was synced. The
+//! next group takes its place.
 
 use crate::engine::error::{Error, ErrorKind};
 
 /// Version of the format that this program writes, and the newest it reads.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
+/// The oldest that it reads: it has no marks.
+const OLDEST_VERSION: u32 = 1;
 
 const FILE_MAGIC: [u8; 8] = *b"OMENWAL\0";
 const GROUP_MAGIC: [u8; 4] = *b"OGRP";
@@ -39,13 +44,25 @@ pub(super) struct FileHeader {
     /// The number of the file's first record: one above the last of the file before, all of whose
     /// groups were synced before this header was written.
     pub(super) first_seq: u64,
+    /// Version of the file's format.
+    pub(super) version: u32,
 }
 
 impl FileHeader {
+    /// The header of a new file.
+    pub(super) fn new(first_seq: u64) -> Self {
+        Self { first_seq, version: FORMAT_VERSION }
+    }
+
+    /// Whether groups of the file are followed by marks.
+    pub(super) fn has_marks(self) -> bool {
+        self.version > OLDEST_VERSION
+    }
+
     pub(super) fn encode(self) -> [u8; FILE_HEADER_LEN] {
         let mut out = [0; FILE_HEADER_LEN];
         out[..8].copy_from_slice(&FILE_MAGIC);
-        out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out[8..12].copy_from_slice(&self.version.to_le_bytes());
         out[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
         let crc = crc32c::crc32c(&out[..28]);
         out[28..].copy_from_slice(&crc.to_le_bytes());
@@ -59,16 +76,16 @@ impl FileHeader {
             return Ok(None);
         }
         let version = u32_at(bytes, 8);
-        if version != FORMAT_VERSION {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "has format version {version} of the log, and this program reads version \
-                     {FORMAT_VERSION}: open it with the version of omendb that wrote it"
+                    "has format version {version} of the log, and this program reads versions \
+                     {OLDEST_VERSION} to {FORMAT_VERSION}: open it with the version of omendb that wrote it"
                 ),
             ));
         }
-        Ok(Some(Self { first_seq: u64_at(bytes, 16) }))
+        Ok(Some(Self { first_seq: u64_at(bytes, 16), version }))
     }
 }
 
@@ -131,6 +148,25 @@ impl GroupHeader {
             file_first_seq: u64_at(bytes, 48),
             payload_crc: u32_at(bytes, 56),
         })
+    }
+
+    /// The mark that says that all of the file below `offset` was synced, and that record `next_seq` comes next.
+    pub(super) fn mark(offset: u64, next_seq: u64, file_first_seq: u64) -> Self {
+        Self {
+            record_count: 0,
+            payload_len: 0,
+            first_seq: next_seq,
+            last_seq: next_seq.wrapping_sub(1),
+            offset,
+            durable_through: offset,
+            file_first_seq,
+            payload_crc: 0,
+        }
+    }
+
+    /// Whether it is a mark, and not the header of a group.
+    pub(super) fn is_mark(&self) -> bool {
+        self.record_count == 0 && self.payload_len == 0
     }
 
     /// Where the group ends.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use roaring::RoaringBitmap;
 
-use self::format::{FILE_HEADER_LEN, FileHeader, GroupHeader, encode_group};
+use self::format::{FILE_HEADER_LEN, FileHeader, GROUP_HEADER_LEN, GroupHeader, encode_group};
 use self::recovery::{FileStart, Scan, ScanEnd, read_start};
 use super::error::{Error, ErrorKind, Result};
 use super::fs::{Vfs, VfsFile};
@@ -148,6 +148,8 @@ struct Active {
     file: Arc<dyn VfsFile>,
     /// Length of the file, space set aside included.
     len: u64,
+    /// Whether groups are followed by marks.
+    marks: bool,
 }
 
 /// What [`Wal::open`] found.
@@ -327,7 +329,10 @@ impl Wal {
             file.write_at(&group, start)?;
         }
         file.sync()?;
-        self.active = Some(Active { file, len });
+        let active = self.active.insert(Active { file, len, marks: header.has_marks() });
+        if let Some(next_seq) = self.next_seq.filter(|_| found.last_group.is_some()) {
+            active.mark(&GroupHeader::mark(found.end, next_seq, header.first_seq));
+        }
         Ok(())
     }
 
@@ -394,7 +399,9 @@ impl Wal {
             .with_source(e));
         }
         newest.end = end;
-        self.next_seq = Some(last.0 + 1);
+        let next_seq = last.0 + 1;
+        self.next_seq = Some(next_seq);
+        active.mark(&GroupHeader::mark(end, next_seq, newest.first_seq));
         Ok(())
     }
 
@@ -417,7 +424,7 @@ impl Wal {
         let file = self.vfs.create(&path)?;
         let mut syncing = false;
         let mut fill = || {
-            file.write_at(&FileHeader { first_seq }.encode(), 0)?;
+            file.write_at(&FileHeader::new(first_seq).encode(), 0)?;
             syncing = true;
             file.sync()?;
             self.vfs.sync_dir(&self.dir)
@@ -429,13 +436,13 @@ impl Wal {
             return Err(Error::from(e).context("a new log file cannot be made"));
         }
         let end = FILE_HEADER_LEN as u64;
-        self.active = Some(Active { file, len: end });
+        self.active = Some(Active { file, len: end, marks: true });
         self.files.push(LogFile { path, first_seq, end });
         self.next_seq = Some(first_seq);
         Ok(())
     }
 
-    /// Begins a new file if the present one holds records.
+    /// Begins a new file if the present one holds records: its existence says that the one before is complete.
     pub fn rotate(&mut self) -> Result<()> {
         self.check_usable()?;
         let (Some(active), Some(newest)) = (&mut self.active, self.files.last()) else {
@@ -473,11 +480,24 @@ impl Active {
     fn write(&mut self, group: &[u8], offset: u64) -> std::io::Result<()> {
         let end = offset + group.len() as u64;
         if end > self.len {
-            let len = end.next_multiple_of(GROWTH_BYTES);
+            let len = (end + GROUP_HEADER_LEN as u64).next_multiple_of(GROWTH_BYTES);
             self.file.set_len(len)?;
             self.len = len;
         }
         self.file.write_at(group, offset)
+    }
+
+    /// Writes the mark of the group before it, which was synced just now. It is not synced itself: a process that is killed
+    /// leaves it, and after a power cut it may be missing, which costs no more than that damage to the last group looks like a
+    /// torn write. So it matters to nobody whether this fails.
+    fn mark(&mut self, mark: &GroupHeader) {
+        let end = mark.offset + GROUP_HEADER_LEN as u64;
+        if self.marks
+            && end <= self.len
+            && let Err(e) = self.file.write_at(&mark.encode(), mark.offset)
+        {
+            tracing::warn!("the mark after a group of the log could not be written: {e}");
+        }
     }
 
     fn cut(&mut self, end: u64) -> std::io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! A group is written only after the one before it was synced. So where a group cannot be read, one of
 //! two things happened: the power went while it was written, in the newest file and with nothing after
-//! it; or something that was synced has been damaged, and then another group, or another file, follows.
+//! it; or something that was synced has been damaged, and then another group, a mark, or another file, follows.
 //! Only the first is dropped.
 
 use std::path::Path;
@@ -113,6 +113,10 @@ impl Scan<'_> {
         let mut last_group = None;
         while offset < file_len {
             let header = self.read_header(&mut window, offset)?;
+            if let Some(mark) = header.filter(GroupHeader::is_mark) {
+                let torn_bytes = self.after_mark(&mut window, &mark)?;
+                return Ok(ScanEnd { end: offset, last_group, torn_bytes });
+            }
             let payload = match header {
                 Some(header) => read_payload(&mut window, &header)?,
                 None => None,
@@ -135,6 +139,24 @@ impl Scan<'_> {
         }
         let header = GroupHeader::decode(window.get(offset, GROUP_HEADER_LEN as u64)?);
         Ok(header.filter(|h| h.offset == offset && h.file_first_seq == self.header.first_seq))
+    }
+
+    /// Checks a mark. What follows it was never whole: the next group would have taken the mark's place. Returns how many bytes
+    /// to drop, the mark's own included if there are others.
+    fn after_mark(&self, window: &mut Window, mark: &GroupHeader) -> Result<u64> {
+        let expected = GroupHeader::mark(mark.offset, *self.next_seq, self.header.first_seq);
+        if *mark != expected || !self.header.has_marks() {
+            return Err(corruption(
+                self.path,
+                mark.offset,
+                format_args!("a mark stands there that is not that of record {}", self.next_seq),
+            ));
+        }
+        let end = mark.offset + GROUP_HEADER_LEN as u64;
+        match self.torn_bytes(window, end, None)? {
+            0 => Ok(0),
+            behind => Ok(GROUP_HEADER_LEN as u64 + behind),
+        }
     }
 
     fn visit_group(

@@ -187,9 +187,105 @@ fn small_log() -> FaultFs {
     let end = wal.files[1].end as usize;
     // Space set aside is of no interest to most tests.
     let content = fs.contents(&newest).unwrap();
-    assert!(content.len() as u64 == GROWTH_BYTES && content[end..].iter().all(|b| *b == 0));
+    let mark = GroupHeader::decode(&content[end..]).unwrap();
+    assert_eq!(mark, GroupHeader::mark(end as u64, 13, 7));
+    let rest = &content[end + GROUP_HEADER_LEN..];
+    assert!(content.len() as u64 == GROWTH_BYTES && rest.iter().all(|b| *b == 0));
+    // Nor are marks: after a power cut they may be missing.
     fs.set_contents(&newest, &content[..end]);
     fs
+}
+
+/// [`small_log`] with the mark after its last group, as a process that is killed leaves it.
+fn marked_log() -> FaultFs {
+    let fs = small_log();
+    let newest = log_files(&fs).pop().unwrap();
+    let mut content = fs.contents(&newest).unwrap();
+    content.extend(GroupHeader::mark(content.len() as u64, 13, 7).encode());
+    content.extend([0; 200]);
+    fs.set_contents(&newest, &content);
+    fs
+}
+
+#[test]
+fn damage_before_a_mark_is_no_torn_write() {
+    let whole = marked_log();
+    let newest = log_files(&whole).pop().unwrap();
+    let content = whole.contents(&newest).unwrap();
+    let mark = content.len() - 200 - GROUP_HEADER_LEN;
+    for at in 0..content.len() {
+        let fs = whole.duplicate();
+        let mut flipped = content.clone();
+        flipped[at] ^= 0x10;
+        fs.set_contents(&newest, &flipped);
+        match open(&fs) {
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Corruption, "{e}");
+                assert!(at < mark, "byte {at}: {e}");
+            }
+            Ok((mut wal, recovery, records)) => {
+                assert!(at >= mark, "byte {at} was taken");
+                assert_eq!(check_records(&records, 1), 12);
+                assert!(recovery.torn_bytes > 0);
+                append(&mut wal, 13, 2).unwrap();
+                assert_eq!(check_records(&open(&fs).unwrap().2, 1), 14);
+            }
+        }
+    }
+}
+
+/// The next group takes the place of the mark, and may be torn there in any way.
+#[test]
+fn a_write_torn_over_a_mark_is_dropped() {
+    let before = marked_log();
+    let newest = log_files(&before).pop().unwrap();
+    let old = before.contents(&newest).unwrap();
+    let start = old.len() - 200 - GROUP_HEADER_LEN;
+    let after = before.duplicate();
+    append(&mut open(&after).unwrap().0, 13, 3).unwrap();
+    let mut new = after.contents(&newest).unwrap();
+    new.truncate(start + 1024);
+    let written = |from: usize, to: usize| {
+        let mut torn = old.clone();
+        torn.resize(new.len(), 0);
+        torn[from..to].copy_from_slice(&new[from..to]);
+        let fs = before.duplicate();
+        fs.set_contents(&newest, &torn);
+        let (mut wal, _, records) = open(&fs).unwrap();
+        let count = check_records(&records, 1);
+        append(&mut wal, count + 1, 1).unwrap();
+        assert_eq!(check_records(&open(&fs).unwrap().2, 1), count + 1);
+        count
+    };
+    let end = open(&after).unwrap().0.files[1].end as usize;
+    for at in start..end {
+        assert_eq!(written(start, at), 12, "cut at {at}");
+        if at > start {
+            assert_eq!(written(at, end), 12, "begun at {at}");
+        }
+    }
+    assert_eq!(written(start, end), 15);
+}
+
+#[test]
+fn logs_of_the_version_before_open_and_go_on() {
+    let fs = small_log();
+    for path in log_files(&fs) {
+        let mut content = fs.contents(&path).unwrap();
+        content[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        let crc = crc32c::crc32c(&content[..28]);
+        content[28..32].copy_from_slice(&crc.to_le_bytes());
+        fs.set_contents(&path, &content);
+    }
+    let newest = log_files(&fs).pop().unwrap();
+    let (mut wal, _, records) = open(&fs).unwrap();
+    assert_eq!(check_records(&records, 1), 12);
+    append(&mut wal, 13, 1).unwrap();
+    let end = wal.files[1].end as usize;
+    assert!(fs.contents(&newest).unwrap()[end..].iter().all(|b| *b == 0), "no marks in it");
+    wal.rotate().unwrap();
+    append(&mut wal, 14, 1).unwrap();
+    assert_eq!(check_records(&open(&fs).unwrap().2, 1), 14);
 }
 
 #[test]
@@ -291,13 +387,13 @@ fn a_newer_format_is_refused_by_name() {
     let fs = small_log();
     let path = log_files(&fs).pop().unwrap();
     let mut content = fs.contents(&path).unwrap();
-    content[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    content[8..12].copy_from_slice(&3_u32.to_le_bytes());
     let crc = crc32c::crc32c(&content[..28]);
     content[28..32].copy_from_slice(&crc.to_le_bytes());
     fs.set_contents(&path, &content);
     let error = open(&fs).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.message().contains("version 2"), "{error}");
+    assert!(error.message().contains("version 3"), "{error}");
 }
 
 #[test]
@@ -321,6 +417,7 @@ fn a_value_that_looks_like_a_group_is_no_group() {
     let end = wal.files[1].end as usize;
     let mut content = fs.contents(&newest).unwrap();
     content[end - 20] ^= 1;
+    content.truncate(end);
     fs.set_contents(&newest, &content);
     let (_, recovery, records) = open(&fs).unwrap();
     assert_eq!(check_records(&records, 1), 12);

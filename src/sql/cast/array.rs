@@ -18,6 +18,8 @@ use arrow::datatypes::{
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 
+use crate::engine::size;
+
 /// What a cast may do to a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CastPolicy {
@@ -44,6 +46,9 @@ pub(crate) enum Failure {
     Whole(String),
 }
 
+/// Bytes that the values of one array may take once they are written out, each by itself.
+pub(crate) const MAX_BATCH_BYTES: u64 = 256 << 20;
+
 const NO_FIT: &str = "does not fit";
 const LOSES: &str = "cannot be held without loss";
 const NOT_TEXT_OF: &str = "cannot be read as this type";
@@ -58,7 +63,13 @@ pub(crate) fn cast_array(
     let from = array.data_type();
     match (from, to) {
         _ if from == to => Ok(Arc::clone(array)),
-        (Null, _) => Ok(new_null_array(to, array.len())),
+        (Null, _) => nulls(to, array.len()),
+        (Dictionary(_, _) | RunEndEncoded(_, _) | Utf8View | BinaryView, _)
+        | (ListView(_) | LargeListView(_), _)
+            if size::written_bytes(array.as_ref()) > MAX_BATCH_BYTES =>
+        {
+            Err(too_large(size::written_bytes(array.as_ref())))
+        }
         (Dictionary(_, _), _) => cast_dictionary(array, to, policy),
         (RunEndEncoded(_, values), _) => {
             let plain = convert(array, values.data_type(), NO_FIT)?;
@@ -78,6 +89,22 @@ pub(crate) fn cast_array(
         (Map(_, _), Map(entries, sorted)) => cast_map(array, entries, *sorted, policy),
         _ => cast_plain(array, to, policy),
     }
+}
+
+/// So many NULLs: those of types of a fixed size take as much as values.
+pub(crate) fn nulls(data_type: &DataType, row_count: usize) -> Result<ArrayRef, Failure> {
+    let bytes = size::null_bytes(data_type).saturating_mul(row_count as u64);
+    if bytes > MAX_BATCH_BYTES {
+        return Err(too_large(bytes));
+    }
+    Ok(new_null_array(data_type, row_count))
+}
+
+fn too_large(bytes: u64) -> Failure {
+    Failure::Whole(format!(
+        "its values take {bytes} bytes once they are written out, and {MAX_BATCH_BYTES} are allowed at a time: \
+         send fewer rows"
+    ))
 }
 
 fn cast_plain(array: &ArrayRef, to: &DataType, policy: CastPolicy) -> Result<ArrayRef, Failure> {
@@ -389,7 +416,7 @@ fn cast_struct(
         .iter()
         .map(|field| match source.column_by_name(field.name()) {
             Some(column) => cast_array(column, field.data_type(), policy),
-            None => Ok(new_null_array(field.data_type(), source.len())),
+            None => nulls(field.data_type(), source.len()),
         })
         .collect::<Result<Vec<_>, _>>()?;
     StructArray::try_new_with_length(fields.clone(), columns, source.nulls().cloned(), source.len())

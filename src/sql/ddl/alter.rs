@@ -308,7 +308,7 @@ impl Altering<'_> {
             Err(Error::internal("every column of a table that is rewritten is given"))
         })?;
         for batch in old.scan(&ScanRequest::new(KeyRange::all()))? {
-            write.insert(&caster.cast(&batch?)?)?;
+            caster.cast_each(&batch?, |piece| Ok(write.insert(&piece)?))?;
         }
         self.transaction.apply(write).map_err(|e| {
             let message = e.message().replace(&name.to_string(), &meta.name.to_string());

@@ -254,7 +254,7 @@ pub(super) fn create_table(
             })?
             .in_zone(plan_context.zone());
             for batch in plan_context.run(&plan)? {
-                write.insert(&caster.cast(&batch?)?)?;
+                caster.cast_each(&batch?, |piece| Ok(write.insert(&piece)?))?;
             }
             transaction.apply(write)?;
             Ok(())

@@ -247,7 +247,7 @@ impl<'a> Plan<'a> {
                 let logical =
                     bind_plan(context.plan_query(query)?, binding.values, &context.zone())?;
                 for batch in context.run(&logical)? {
-                    inserter.push(&caster.cast(&batch?)?)?;
+                    caster.cast_each(&batch?, |piece| inserter.push(&piece))?;
                 }
             }
         }

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::evaluate::Evaluator;
 use crate::sql::context::{PlanContext, fold};
+use crate::sql::room::Held;
 use crate::sql::{Error, Outcome, Result};
 
 /// The rows of a RETURNING clause.
@@ -15,6 +16,8 @@ use crate::sql::{Error, Outcome, Result};
 pub(super) struct Returning {
     evaluator: Evaluator,
     batches: Vec<RecordBatch>,
+    /// Room for the batches, where whoever runs the statement wants to know of it.
+    held: Option<Held>,
 }
 
 impl Returning {
@@ -60,7 +63,8 @@ impl Returning {
             }
         }
         let evaluator = Evaluator::compile(context, named, input, parameters, "RETURNING")?;
-        Ok(Self { evaluator, batches: Vec::new() })
+        let room = context.statement().query.as_ref().and_then(|query| query.room());
+        Ok(Self { evaluator, batches: Vec::new(), held: room.map(Held::new) })
     }
 
     /// The schema of the rows.
@@ -71,17 +75,23 @@ impl Returning {
     /// Adds changed rows.
     pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<()> {
         if rows.num_rows() > 0 {
-            self.batches.push(self.evaluator.batch(rows)?);
+            let batch = self.evaluator.batch(rows)?;
+            if let Some(held) = &mut self.held {
+                held.take(batch.get_array_memory_size())?;
+            }
+            self.batches.push(batch);
         }
         Ok(())
     }
 
     /// Adds the rows of another run of the same clause.
     pub(super) fn finish(returning: Option<Self>, affected: u64) -> Outcome {
-        Outcome {
-            affected_count: Some(affected),
-            returned: returning.map(|r| (r.evaluator.schema().clone(), r.batches)),
+        let mut outcome = Outcome::affected(affected);
+        if let Some(returning) = returning {
+            outcome.returned = Some((returning.evaluator.schema().clone(), returning.batches));
+            outcome.held = returning.held;
         }
+        outcome
     }
 }
 

@@ -215,6 +215,11 @@ pub(super) fn add(total: &mut Outcome, outcome: Outcome) {
         (none @ None, returned) => *none = returned,
         (Some(_), None) => {}
     }
+    match (&mut total.held, outcome.held) {
+        (Some(held), Some(more)) => held.join(more),
+        (none @ None, held) => *none = held,
+        (Some(_), None) => {}
+    }
 }
 
 impl Plan {

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
+    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, NullArray, RecordBatch,
+    StringArray,
 };
 use arrow::compute::interleave;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 
-use crate::sql::cast::{CastPolicy, ColumnDefault, cast_error, default_array};
+use crate::sql::cast::{CastPolicy, ColumnDefault, cast_error, default_array, nulls};
 use crate::sql::semantics::literals::fraction;
 use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::{Error, Result, types};
@@ -211,7 +212,11 @@ impl ColumnCells<'_> {
         let texts = || rows.iter().map(|r| cells[*r].text());
         let given: ArrayRef = match group {
             Group::Null => {
-                return Ok(arrow::array::new_null_array(self.field.data_type(), rows.len()));
+                let row_of = |row: usize| rows[row] as u64;
+                return nulls(self.field.data_type(), rows.len()).map_err(|f| {
+                    let given: ArrayRef = Arc::new(NullArray::new(rows.len()));
+                    cast_error(self.table, self.field, &given, &f, row_of)
+                });
             }
             Group::Default => default_array(self.default, rows.len())?,
             Group::Integer if self.field.data_type() != &DataType::Utf8 => {

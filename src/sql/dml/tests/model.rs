@@ -265,7 +265,7 @@ fn apply(harness: &TestDatabase, model: &mut Model, op: &Op) -> (Result<Outcome>
                 let id = engine.snapshot().table(&"t".into()).unwrap().id();
                 engine.compact(id).unwrap();
             }
-            (Ok(Outcome { affected_count: Some(0), returned: None }), Some(0))
+            (Ok(Outcome { affected_count: Some(0), returned: None, held: None }), Some(0))
         }
     }
 }
