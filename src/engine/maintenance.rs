@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 
 use super::Shared;
 use super::error::{Error, Result};
@@ -19,8 +20,8 @@ use super::txn::{
 };
 use super::wal::WalOp;
 
-/// Rows read at once while segments are rewritten.
-const REWRITE_ROWS: usize = 64 * 1024;
+/// Rows read at once while segments are rewritten. Where they do not fit one array, it is tried again with fewer.
+const REWRITE_ROWS: [usize; 3] = [64 * 1024, 1024, 16];
 
 /// Live rows of sources as new segments, durable and not committed; `None` where the sources are gone before it is done, or the
 /// database is closed.
@@ -31,11 +32,34 @@ fn rewrite(
     compact: bool,
 ) -> Result<Option<(Vec<SourceState>, Duration)>> {
     shared.create_table_dir(shape.meta.id)?;
+    let [rows, fewer, fewest] = REWRITE_ROWS;
+    for rows in [rows, fewer] {
+        match rewrite_by(shared, shape, sources, compact, rows) {
+            Err(e) if is_overflow(&e) => {}
+            done => return done,
+        }
+    }
+    rewrite_by(shared, shape, sources, compact, fewest)
+}
+
+/// Whether an array would have got too long for its offsets.
+fn is_overflow(e: &Error) -> bool {
+    let source = std::error::Error::source(e).and_then(|s| s.downcast_ref::<ArrowError>());
+    matches!(source, Some(ArrowError::OffsetOverflowError(_)))
+}
+
+fn rewrite_by(
+    shared: &Arc<Shared>,
+    shape: &Arc<TableShape>,
+    sources: &[SourceState],
+    compact: bool,
+    rows_at_once: usize,
+) -> Result<Option<(Vec<SourceState>, Duration)>> {
     let inputs = sources
         .iter()
         .map(|s| Input { state: s.clone(), ordinal: 0, positions: 0..s.source.len() })
         .collect();
-    let mut reader = Reader::new(inputs, shape.stored_layout(true), REWRITE_ROWS)?;
+    let mut reader = Reader::new(inputs, shape.stored_layout(true), rows_at_once)?;
     let mut writer = RunWriter::new(shared, shape, compact);
     while let Some(rows) = reader.next()? {
         if !is_wanted(shared, shape.meta.id, sources) {
@@ -215,8 +239,17 @@ fn compact(
             return shared.check_open().map(|()| (0, Duration::ZERO));
         };
         let table = state.shape.meta.id;
+        // What was rewritten into as many segments as before, because its rows take much room, is not worth it again.
+        let rows: u64 = outputs.iter().map(|s| s.source.len()).sum();
+        let full = shared.options.segment_rows as u64;
+        let is_cut = outputs.len() as u64 > rows.div_ceil(full) && outputs.len() >= inputs.len();
+        let settled: Vec<SegmentId> =
+            if is_cut { outputs.iter().filter_map(segment_id).collect() } else { Vec::new() };
         let done =
             Replacement { table, inputs: &inputs, outputs, flushed_below: None }.install(shared)?;
+        let mut all_settled = shared.settled.lock();
+        all_settled.retain(|id| !ids.contains(id));
+        all_settled.extend(settled);
         Ok((if done { inputs.len() } else { 0 }, time))
     })
 }
@@ -295,7 +328,9 @@ fn choose(shared: &Shared, state: &TableState) -> Option<Vec<SegmentId>> {
         }
         // Small neighbours in key order are merged once together they make something larger.
         let rows: u64 = members.iter().map(SourceState::live_count).sum();
-        if rows < full / 4 {
+        let settled = shared.settled.lock();
+        let is_settled = ids().iter().all(|id| settled.contains(id));
+        if rows < full / 4 && !is_settled {
             small.extend(ids());
             small_rows += rows;
         } else {

@@ -44,7 +44,7 @@ pub use table::{
 pub use txn::{OnConflict, Savepoint, Snapshot, Transaction, Write, WriteResult};
 pub use upkeep::{FailingTask, Task};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     flushing: Mutex<()>,
     /// Compactions run one at a time.
     compacting: Mutex<()>,
+    /// Small segments that a compaction has left as small as they were.
+    settled: Mutex<HashSet<SegmentId>>,
     /// Signalled after a flush: writers may have waited for room.
     flushed: Condvar,
     room: Mutex<()>,
@@ -319,6 +321,7 @@ impl Engine {
             next_table,
             flushing: Mutex::new(()),
             compacting: Mutex::new(()),
+            settled: Mutex::default(),
             flushed: Condvar::new(),
             room: Mutex::new(()),
             wanted: Mutex::new(background::Wanted::all()),

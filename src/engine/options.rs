@@ -19,6 +19,9 @@ pub struct Options {
     pub segment_rows: usize,
     /// Rows of a Parquet row group: the unit that is decoded and cached.
     pub row_group_rows: usize,
+    /// What the first row group of a segment may take, in bytes of its values; where it takes more, the segment's groups have fewer
+    /// rows. Those after it may take up to four times as much, which must stay below 2 GiB.
+    pub row_group_bytes: u64,
     /// Rows of the batches that scans return, at most.
     pub batch_rows: usize,
     /// A log file is closed and a checkpoint taken once the log since the last one has this many bytes.
@@ -46,6 +49,7 @@ impl Default for Options {
             bulk_rows: 64 * 1024,
             segment_rows: 1 << 20,
             row_group_rows: 128 * 1024,
+            row_group_bytes: 256 << 20,
             batch_rows: 64 * 1024,
             wal_bytes: 64 << 20,
             compaction_overlap: 4,
@@ -73,6 +77,9 @@ impl Options {
             if value == 0 {
                 return Err(Error::invalid(format!("option {name} must be above 0")));
             }
+        }
+        if !(1..=256 << 20).contains(&self.row_group_bytes) {
+            return Err(Error::invalid("option row_group_bytes must be between 1 and 268435456"));
         }
         // Positions in a segment are 32 bits wide.
         if self.segment_rows > 1 << 30 {

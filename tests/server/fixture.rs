@@ -25,10 +25,19 @@ impl Server {
     }
 
     pub async fn start_in(dir: Arc<tempfile::TempDir>) -> Self {
+        Self::start_in_with(dir, Given::default()).await
+    }
+
+    /// A server with some settings.
+    pub async fn start_with(given: Given) -> Self {
+        Self::start_in_with(Arc::new(tempfile::tempdir().unwrap()), given).await
+    }
+
+    async fn start_in_with(dir: Arc<tempfile::TempDir>, settings: Given) -> Self {
         let given = Given {
             data_dir: Some(dir.path().join("data")),
             listen: Some("127.0.0.1:0".to_owned()),
-            ..Given::default()
+            ..settings
         };
         let running = Running::start(Settings::resolve(&[given])).await.unwrap();
         Self { running: Some(running), dir }

@@ -1,5 +1,6 @@
 //! The server through real connections: every call of Flight and Flight SQL, hostile messages, and streams that break.
 
+mod changes;
 mod control;
 mod errors;
 mod fixture;
@@ -8,6 +9,7 @@ mod ingest;
 mod isolation;
 mod java;
 mod metadata;
+mod resets;
 mod statements;
 mod streams;
 mod transactions;

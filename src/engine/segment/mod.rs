@@ -5,6 +5,7 @@ mod blocks;
 mod decode;
 mod dirs;
 mod footer;
+mod groups;
 mod index_file;
 mod keys;
 mod plain;

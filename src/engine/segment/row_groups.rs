@@ -85,6 +85,11 @@ impl RowGroups {
         })
     }
 
+    /// Says how many rows a group has: at least those of the one in progress, and once one is complete, as many as that has.
+    pub(super) fn set_group_rows(&mut self, rows: usize) {
+        self.group_rows = rows;
+    }
+
     /// Appends rows.
     pub(super) fn write(&mut self, mut batch: RecordBatch) -> Result<()> {
         loop {

@@ -69,7 +69,13 @@ impl Written {
 
 fn options(key: &[u32], row_group_rows: usize, compact: bool) -> WriteOptions {
     let key = key.iter().map(|id| FieldId(*id)).collect();
-    WriteOptions { row_group_rows, key, compact, now_micros: 1_700_000_000_000_000 }
+    WriteOptions {
+        row_group_rows,
+        row_group_bytes: 256 << 20,
+        key,
+        compact,
+        now_micros: 1_700_000_000_000_000,
+    }
 }
 
 /// Writes `batch`, sorted by its columns `key` (positions), in pieces of `piece` rows.

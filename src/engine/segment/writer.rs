@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 
 use super::blocks::{BlockWriter, at_path, temporary};
+use super::groups::GroupPlan;
 use super::index_file::{IndexWriter, Owner};
 use super::keys::KeysBuilder;
 use super::properties::{SAMPLE_ROWS, writer_properties};
@@ -21,8 +22,10 @@ use crate::engine::schema::FIELD_ID_KEY;
 /// How a segment is written.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
-    /// Rows of a row group.
+    /// Rows of a row group, if they do not take too much.
     pub row_group_rows: usize,
+    /// What the first row group may take; those after it may take a few times as much.
+    pub row_group_bytes: u64,
     /// Ids of the key columns, in key order, as in [`TableMeta::key`](crate::engine::schema::TableMeta::key); none
     /// where the hidden row id is the key. The index is rebuilt from these columns if its file is lost.
     pub key: Vec<FieldId>,
@@ -57,8 +60,7 @@ pub struct SegmentWriter {
     last_key: Option<EncodedKey>,
     row_count: u64,
     output: Output,
-    /// Bytes of text and binary of the row group in progress, by column.
-    group_bytes: Vec<usize>,
+    groups: GroupPlan,
 }
 
 /// Rows are held until there are enough to choose encodings by.
@@ -144,9 +146,9 @@ impl SegmentWriter {
             table,
             id,
             codec: codec.clone(),
+            groups: GroupPlan::new(options.row_group_rows, options.row_group_bytes),
             options,
             declared: schema,
-            group_bytes: vec![0; stored.fields().len()],
             stored,
             fields,
             row_id,
@@ -161,14 +163,24 @@ impl SegmentWriter {
         })
     }
 
-    /// Appends rows: `keys` are their encoded keys, not below those before.
-    pub fn write(&mut self, batch: &RecordBatch, keys: &KeyColumn) -> Result<()> {
+    /// Appends rows: `keys` are their encoded keys, not below those before. Says how many it took: where these are not all, the
+    /// segment takes no more, and the others go to the next.
+    pub fn write(&mut self, batch: &RecordBatch, keys: &KeyColumn) -> Result<usize> {
         if batch.num_rows() == 0 {
-            return Ok(());
+            return Ok(0);
         }
         self.check_keys(batch, keys)?;
+        let taken = self.groups.take(batch);
+        if taken == batch.num_rows() {
+            self.append(batch, keys)?;
+        } else if taken > 0 {
+            self.append(&batch.slice(0, taken), &keys.slice(0, taken))?;
+        }
+        Ok(taken)
+    }
+
+    fn append(&mut self, batch: &RecordBatch, keys: &KeyColumn) -> Result<()> {
         let stored = self.to_stored(batch)?;
-        self.check_group_bytes(&stored)?;
         self.take_row_ids(batch)?;
         if self.first_key.is_none() {
             self.first_key = keys.first();
@@ -186,6 +198,7 @@ impl SegmentWriter {
                 if *row_count >= SAMPLE_ROWS { self.open_output() } else { Ok(()) }
             }
             Output::Open(groups) => {
+                groups.set_group_rows(self.groups.group_rows());
                 let written = groups.write(stored);
                 self.check_written(written)
             }
@@ -242,7 +255,7 @@ impl SegmentWriter {
             min_key,
             max_key,
             row_ids: self.row_ids,
-            row_group_rows: self.options.row_group_rows as u32,
+            row_group_rows: self.groups.group_rows() as u32,
             data_bytes: data.len,
             data_crc: data.whole,
             index_bytes: index.len,
@@ -292,38 +305,6 @@ impl SegmentWriter {
         })
     }
 
-    /// A row group is decoded into one array a column, whose 32-bit offsets end at 2 GiB: refuses what
-    /// could not be read again.
-    fn check_group_bytes(&mut self, batch: &RecordBatch) -> Result<()> {
-        let group_rows = self.options.row_group_rows;
-        let in_group = (self.row_count % group_rows as u64) as usize;
-        for (i, column) in batch.columns().iter().enumerate() {
-            let offsets = match column.data_type() {
-                DataType::Utf8 => column.as_string::<i32>().offsets(),
-                DataType::Binary => column.as_binary::<i32>().offsets(),
-                _ => continue,
-            };
-            let (mut row, mut bytes) = (0, if in_group == 0 { 0 } else { self.group_bytes[i] });
-            while row < column.len() {
-                let rows = (column.len() - row).min(group_rows - (in_group + row) % group_rows);
-                bytes += (offsets[row + rows] - offsets[row]) as usize;
-                if bytes > i32::MAX as usize {
-                    return Err(Error::exhausted(format!(
-                        "column \"{}\": {group_rows} rows exceed 2 GiB; declare it LargeUtf8 or \
-                         LargeBinary, or use smaller row groups",
-                        self.stored.field(i).name()
-                    )));
-                }
-                row += rows;
-                if (in_group + row).is_multiple_of(group_rows) {
-                    bytes = 0;
-                }
-            }
-            self.group_bytes[i] = bytes;
-        }
-        Ok(())
-    }
-
     fn take_row_ids(&mut self, batch: &RecordBatch) -> Result<()> {
         let Some(position) = self.row_id else { return Ok(()) };
         let Some(ids) = batch.column(position).as_primitive_opt::<UInt64Type>() else {
@@ -353,6 +334,7 @@ impl SegmentWriter {
             writer_properties(&self.declared, &self.stored, &key, &self.options, &batches)?;
         let mut groups = RowGroups::new(file, &self.stored, properties, &key)
             .map_err(|e| self.parquet_error(e))?;
+        groups.set_group_rows(self.groups.group_rows());
         for batch in batches {
             groups.write(batch).map_err(|e| self.parquet_error(e))?;
         }

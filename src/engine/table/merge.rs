@@ -12,9 +12,13 @@ use super::source::SourceState;
 use crate::engine::error::{Error, Result};
 use crate::engine::id::FieldId;
 use crate::engine::key::{self, EncodedKey, KeyColumn};
+use crate::engine::size::written_bytes;
 
 /// Rows of the window of keys that a merge holds of each source.
 const WINDOW_ROWS: u64 = 16 * 1024;
+
+/// What the values of a batch of a merge take, about: where they take more, it has fewer rows.
+const BATCH_BYTES: usize = 256 << 20;
 
 /// Rows of a file that are read by their pages where they are not in memory.
 const FEW_ROWS: usize = 32;
@@ -247,6 +251,8 @@ struct Cursor {
     head: usize,
     /// The columns of the window, and their place in the batch being built.
     columns: Vec<ArrayRef>,
+    /// What a row of the window takes on average, in bytes.
+    row_bytes: usize,
     batch_slot: Option<usize>,
 }
 
@@ -260,6 +266,7 @@ impl Cursor {
             row_ids: None,
             head: 0,
             columns: Vec::new(),
+            row_bytes: 1,
             batch_slot: None,
         }
     }
@@ -292,6 +299,8 @@ impl Cursor {
             self.row_ids =
                 if layout.repeats { Some(source.row_ids(self.window.clone())?) } else { None };
             self.columns = read_columns(&self.input, &self.window, &layout.outputs)?;
+            let bytes: u64 = self.columns.iter().map(|c| written_bytes(c.as_ref())).sum();
+            self.row_bytes = (bytes / (end - start)).max(1) as usize;
         }
     }
 
@@ -341,6 +350,7 @@ struct Gather {
     windows: Vec<Vec<ArrayRef>>,
     stretches: Vec<(usize, Range<usize>)>,
     row_count: usize,
+    bytes: usize,
 }
 
 fn next_merged(
@@ -353,9 +363,11 @@ fn next_merged(
     for cursor in cursors.iter_mut() {
         cursor.batch_slot = None;
     }
-    while gather.row_count < batch_rows {
+    while gather.row_count < batch_rows && gather.bytes < BATCH_BYTES {
         let Some(mut cursor) = cursors.pop() else { break };
-        let end = cursor.stretch_end(cursors.last(), batch_rows - gather.row_count);
+        let fitting = (BATCH_BYTES - gather.bytes).div_ceil(cursor.row_bytes);
+        let most = fitting.min(batch_rows - gather.row_count);
+        let end = cursor.stretch_end(cursors.last(), most);
         let slot = *cursor.batch_slot.get_or_insert_with(|| {
             gather.windows.push(cursor.columns.clone());
             gather.windows.len() - 1
@@ -366,6 +378,7 @@ fn next_merged(
             let range =
                 (u64::from(range.start) - base) as usize..(u64::from(range.end) - base) as usize;
             gather.row_count += range.len();
+            gather.bytes += range.len() * cursor.row_bytes;
             if layout.with_keys {
                 keys.get_or_insert_with(|| KeyBuilder::like(&cursor.keys))
                     .extend(&cursor.keys, range.clone());

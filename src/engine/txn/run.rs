@@ -174,13 +174,14 @@ impl Encoder {
             };
             let room = segment_rows - writer.row_count();
             let take = room.min((batch.num_rows() - start) as u64) as usize;
-            if take == batch.num_rows() {
-                writer.write(batch, keys)?;
+            let taken = if take == batch.num_rows() {
+                writer.write(batch, keys)?
             } else {
-                writer.write(&batch.slice(start, take), &keys.slice(start, take))?;
-            }
-            start += take;
-            if writer.row_count() >= segment_rows
+                writer.write(&batch.slice(start, take), &keys.slice(start, take))?
+            };
+            start += taken;
+            // Rows that take much room may end it early.
+            if (writer.row_count() >= segment_rows || taken < take)
                 && let Some(writer) = self.writer.take()
             {
                 self.finish_last()?;
@@ -228,6 +229,7 @@ impl Drop for Encoder {
 fn create(shared: &Shared, shape: &TableShape, compact: bool) -> Result<SegmentWriter> {
     let options = WriteOptions {
         row_group_rows: shared.options.row_group_rows,
+        row_group_bytes: shared.options.row_group_bytes,
         key: shape.meta.key.clone(),
         compact,
         now_micros: shared.clock.now_micros(),

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use arrow::array::*;
-use arrow::buffer::OffsetBuffer;
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::compute::take;
 use arrow::datatypes::*;
 use proptest::prelude::*;
 
@@ -330,4 +331,94 @@ proptest! {
             prop_assert_eq!(back.as_primitive::<Int64Type>(), &given);
         }
     }
+}
+
+/// A few bytes that stand for many: each batch is cast in pieces, and one array that would take too much is refused.
+#[test]
+fn what_a_few_bytes_stand_for_is_reckoned_before_it_is_written_out() {
+    let wide = "x".repeat(1 << 20);
+    let keys = Int32Array::from(vec![0; 400]);
+    let shared =
+        DictionaryArray::<Int32Type>::new(keys, Arc::new(StringArray::from(vec![wide.as_str()])));
+    let e = lossless(shared.clone(), DataType::Utf8).unwrap_err();
+    assert!(e.contains("send fewer rows"), "{e}");
+    let runs = RunArray::<Int32Type>::try_new(
+        &Int32Array::from(vec![i32::MAX]),
+        &StringArray::from(vec![wide.as_str()]),
+    );
+    assert!(lossless(runs.unwrap(), DataType::Utf8).is_err());
+    let views = StringViewArray::from(vec![wide.as_str()]);
+    let views = take(&views, &UInt32Array::from(vec![0; 400]), None).unwrap();
+    assert!(lossless(views.as_string_view().clone(), DataType::Utf8).is_err());
+    let item = Arc::new(Field::new_list_field(DataType::Int64, true));
+    let lists = ListViewArray::new(
+        item,
+        ScalarBuffer::from(vec![0; 100_000]),
+        ScalarBuffer::from(vec![1000; 100_000]),
+        Arc::new(Int64Array::from_iter_values(0..1000)),
+        None,
+    );
+    let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)));
+    assert!(lossless(lists.clone(), list.clone()).is_err());
+    assert!(lossless(lists.slice(0, 10), list).is_ok());
+    let nulls = NullArray::new(1 << 20);
+    assert!(lossless(nulls.clone(), DataType::FixedSizeBinary(i32::MAX)).is_err());
+    assert!(lossless(nulls, DataType::FixedSizeBinary(8)).is_ok());
+
+    let meta = table();
+    let given = batch(vec![
+        ("id", Arc::new(Int32Array::from_iter_values(0..400))),
+        ("name", Arc::new(shared)),
+    ]);
+    let mut caster =
+        BatchCaster::by_name(&meta, &given.schema(), CastPolicy::Lossless, no_default).unwrap();
+    let (mut rows, mut pieces) = (0, 0);
+    caster
+        .cast_each(&given, |piece| {
+            assert!(piece.num_rows() <= 64);
+            let ids = piece.column(0).as_primitive::<Int64Type>();
+            assert_eq!(ids.value(0), rows as i64);
+            (rows, pieces) = (rows + piece.num_rows(), pieces + 1);
+            Ok(())
+        })
+        .unwrap();
+    assert!(rows == 400 && pieces >= 7, "{rows} rows in {pieces} pieces");
+    caster
+        .cast_each(&given.slice(0, 0), |piece| {
+            assert_eq!(piece.num_rows(), 0);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn defaults_and_values_have_a_limit() {
+    let meta = table();
+    let given = batch(vec![("id", Arc::new(Int64Array::from_iter_values(0..600)))]);
+    let default = |_| Ok(ColumnDefault::Constant(ScalarValue::from("x".repeat(1 << 20))));
+    let small = |column| match column {
+        1 => no_default(1),
+        _ => default(column),
+    };
+    let mut caster =
+        BatchCaster::by_name(&meta, &given.schema(), CastPolicy::Assign, small).unwrap();
+    let e = caster.cast(&given).unwrap_err();
+    assert!(e.to_string().contains("insert fewer rows"), "{e}");
+    let mut rows = 0;
+    caster
+        .cast_each(&given, |piece| {
+            rows += piece.num_rows();
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rows, 600);
+    let long = "x".repeat((64 << 20) + 1);
+    let given = batch(vec![
+        ("id", Arc::new(Int64Array::from(vec![1]))),
+        ("name", Arc::new(StringArray::from(vec![long]))),
+    ]);
+    let mut caster =
+        BatchCaster::by_name(&meta, &given.schema(), CastPolicy::Assign, no_default).unwrap();
+    let e = caster.cast(&given).unwrap_err();
+    assert!(e.to_string().contains("the most that one may take"), "{e}");
 }

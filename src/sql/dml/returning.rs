@@ -1,12 +1,16 @@
 //! RETURNING: expressions over the rows that a statement has changed.
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchema, ParamValues, TableReference};
 use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::ast;
 
 use super::evaluate::Evaluator;
+use crate::engine::size;
 use crate::sql::context::{PlanContext, fold};
 use crate::sql::room::Held;
 use crate::sql::{Error, Outcome, Result};
@@ -75,7 +79,7 @@ impl Returning {
     /// Adds changed rows.
     pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<()> {
         if rows.num_rows() > 0 {
-            let batch = self.evaluator.batch(rows)?;
+            let batch = compact(self.evaluator.batch(rows)?)?;
             if let Some(held) = &mut self.held {
                 held.take(batch.get_array_memory_size())?;
             }
@@ -93,6 +97,25 @@ impl Returning {
         }
         outcome
     }
+}
+
+/// The rows in buffers of their own, where they are a small part of larger ones: kept, they would keep those.
+fn compact(batch: RecordBatch) -> Result<RecordBatch> {
+    let all = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
+    let own = |column: &ArrayRef| -> Result<ArrayRef> {
+        let needed = size::written_bytes(column.as_ref());
+        if column.get_array_memory_size() as u64 <= needed.saturating_mul(2).saturating_add(4096) {
+            return Ok(Arc::clone(column));
+        }
+        Ok(match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => take(column, &all, None)?,
+        })
+    };
+    let columns = batch.columns().iter().map(own).collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }
 
 fn plain(options: &ast::WildcardAdditionalOptions) -> Result<()> {
