@@ -512,7 +512,7 @@ fn damage_is_named() {
     let samples = sampled.model.len() - 48;
     let model = sampled.read::<u64>().expect("its own format").model.clone();
     assert!(model.leaves.last().is_some_and(Leaf::is_sampled::<u64>));
-    for damage in [samples..samples + 1, samples + 44..samples + 45, samples + 3..samples + 6] {
+    for damage in [samples..samples + 3, samples + 44..samples + 45, samples + 3..samples + 6] {
         let right = sampled.model.clone();
         sampled.model[damage.clone()].fill(if damage.start == samples + 44 { 0 } else { 0xff });
         let error = sampled.read::<u64>().expect_err("samples");

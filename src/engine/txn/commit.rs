@@ -2,29 +2,23 @@
 //! published in order, acknowledged.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use parking_lot::{Condvar, Mutex};
-use roaring::RoaringBitmap;
 
-use super::conflict::{KeySet, WriteSets};
+use super::conflict::{WriteSets, check_apart};
+use super::diff::{Compared, TableDiff};
+use super::places::relocate;
 use super::root::{DbRoot, Object};
 use super::transaction::{Fork, Transaction};
 use super::turns::{Claims, Turn, Turns};
 use crate::engine::Shared;
 use crate::engine::defect::caught;
 use crate::engine::error::{Error, ErrorKind, Result};
-use crate::engine::id::{SegmentId, SeqNo, TableId};
-use crate::engine::key::{KeyColumn, compare};
-use crate::engine::schema::KeyKind;
-use crate::engine::table::{
-    Fate, Input, KeyBuilder, Reader, SegmentFile, Source, SourceId, SourceState, TableShape,
-    TableState, new_run,
-};
-use crate::engine::wal::{AddedSegment, WalOp, WalRecord};
+use crate::engine::id::SeqNo;
+use crate::engine::table::{Fate, SegmentFile};
+use crate::engine::wal::{WalOp, WalRecord};
 
 /// The order of commits: one lock, held for memory work only, and the group that waits for its sync.
 #[derive(Debug)]
@@ -344,10 +338,14 @@ pub(super) fn commit(transaction: Transaction, by: By<'_>) -> std::result::Resul
         give_way(&shared.committer.turns, &fork, &diffs, by)?;
     }
     let most = shared.options.write_set_bytes;
+    let compared = match compare(&shared, &base, &diffs) {
+        Ok(compared) => compared,
+        Err(error) => return Err(refused(&shared, error, &fork, &diffs)),
+    };
     let seq = install_with(&shared, |spec, seq, write_sets| {
         check_names(&base, &fork, spec)?;
         for diff in &diffs {
-            diff.check(&base, spec, write_sets)?;
+            diff.check(&base, spec, write_sets, compared)?;
         }
         let mut change =
             Change { root: spec.clone(), ops: Vec::new(), added: Vec::new(), removed: Vec::new() };
@@ -366,13 +364,44 @@ pub(super) fn commit(transaction: Transaction, by: By<'_>) -> std::result::Resul
             wake_for(&shared, &diffs);
             Ok(seq)
         }
-        Err(error) => {
-            if error.kind() == ErrorKind::Conflict {
-                shared.committer.wait_published();
-            }
-            Err(Refused { error, claims: claims(&fork, &diffs) })
+        Err(error) => Err(refused(&shared, error, &fork, &diffs)),
+    }
+}
+
+/// Why a transaction was not committed. Where it lost to another, that is published by now.
+fn refused(shared: &Shared, error: Error, fork: &Fork, diffs: &[TableDiff]) -> Refused {
+    if error.kind() == ErrorKind::Conflict {
+        shared.committer.wait_published();
+    }
+    Refused { error, claims: claims(fork, diffs) }
+}
+
+/// Compares a transaction with what was validated since it began, as far as that may read files: under the commit lock, where
+/// the last commits are compared, nobody else can commit. Rows that have moved are looked up for the same reason, so that where
+/// they lie is in memory then.
+fn compare(shared: &Shared, base: &DbRoot, diffs: &[TableDiff]) -> Result<Compared> {
+    let state = shared.committer.state.lock();
+    let (spec, era) = (Arc::clone(&state.spec), state.write_sets.era());
+    let mut theirs = Vec::new();
+    if spec.seq > base.seq {
+        for diff in diffs.iter().filter(|d| !d.written.is_empty()) {
+            theirs.push((diff, state.write_sets.since(base.seq, diff.id)));
         }
     }
+    drop(state);
+    for (diff, theirs) in theirs {
+        let apart = theirs.and_then(|theirs| check_apart(&diff.written, &theirs));
+        apart.map_err(|e| diff.named(e))?;
+    }
+    for diff in diffs {
+        let Some(now) = spec.tables.get(&diff.id) else { continue };
+        for (source, positions) in &diff.deleted {
+            if now.find_source(source.source.id()).is_none() {
+                relocate(now, &source.source, positions)?;
+            }
+        }
+    }
+    Ok(Compared { seq: spec.seq, era })
 }
 
 /// Lets those go first who have their turn at the same rows.
@@ -477,366 +506,4 @@ fn apply_catalog(fork: &Fork, change: &mut Change) {
         }
     }
     change.ops.extend(fork.catalog.iter().cloned());
-}
-
-/// What a transaction did to one table.
-struct TableDiff {
-    id: TableId,
-    base: Option<Arc<TableState>>,
-    fork: Option<Arc<TableState>>,
-    redefined: bool,
-    truncated: bool,
-    /// Rows of the base that it deleted.
-    deleted: Vec<(SourceState, Vec<u32>)>,
-    /// Runs and segments that it added, with what it deleted of them again.
-    runs: Vec<SourceState>,
-    segments: Vec<SourceState>,
-    /// Keys that it wrote, where they are unique.
-    written: Vec<KeySet>,
-}
-
-impl TableDiff {
-    fn new(
-        id: TableId,
-        base: Option<&Arc<TableState>>,
-        fork: Option<&Arc<TableState>>,
-    ) -> Result<Self> {
-        let mut diff = Self {
-            id,
-            base: base.cloned(),
-            fork: fork.cloned(),
-            redefined: false,
-            truncated: false,
-            deleted: Vec::new(),
-            runs: Vec::new(),
-            segments: Vec::new(),
-            written: Vec::new(),
-        };
-        let Some(fork) = fork else { return Ok(diff) };
-        let mut old: BTreeMap<SourceId, &SourceState> = BTreeMap::new();
-        if let Some(base) = base {
-            diff.redefined = !Arc::ptr_eq(&base.shape, &fork.shape);
-            diff.truncated = base.epoch != fork.epoch;
-            if !diff.truncated {
-                old = base.sources().map(|s| (s.source.id(), s)).collect();
-            }
-        }
-        for state in fork.sources() {
-            match old.get(&state.source.id()) {
-                Some(before) => {
-                    let positions = state.deleted.since(&before.deleted);
-                    if !positions.is_empty() {
-                        diff.deleted.push(((*before).clone(), positions));
-                    }
-                }
-                None => match &state.source {
-                    Source::Run(_) => diff.runs.extend(compact_run(&fork.shape, state)?),
-                    Source::Segment(_) => diff.segments.push(state.clone()),
-                },
-            }
-        }
-        if fork.shape.meta.key_kind == KeyKind::Primary {
-            diff.collect_written()?;
-        }
-        Ok(diff)
-    }
-
-    fn collect_written(&mut self) -> Result<()> {
-        for (source, positions) in &self.deleted {
-            let keys = keys_at(&source.source, positions)?;
-            self.written.push(KeySet::Keys(Arc::new(keys)));
-        }
-        for run in &self.runs {
-            if let Source::Run(r) = &run.source {
-                self.written.push(KeySet::Keys(Arc::new(r.keys.clone())));
-            }
-        }
-        self.written.extend(self.segments.iter().cloned().map(KeySet::Segment));
-        Ok(())
-    }
-
-    /// Whether it concerns all rows of the table.
-    fn is_whole(&self) -> bool {
-        self.fork.is_none() || self.truncated || self.redefined
-    }
-
-    /// Whether the diff can follow what was committed since the transaction began.
-    fn check(&self, base_root: &DbRoot, spec: &DbRoot, write_sets: &WriteSets) -> Result<()> {
-        let Some(base) = &self.base else { return Ok(()) };
-        let name = &base.shape.meta.name;
-        let Some(now) = spec.tables.get(&self.id) else {
-            return Err(Error::conflict(format!(
-                "table {name}: another transaction dropped it first: retry"
-            )));
-        };
-        if !Arc::ptr_eq(&now.shape, &base.shape) {
-            return Err(Error::conflict(format!(
-                "table {name}: another transaction changed its definition first: retry"
-            )));
-        }
-        if now.epoch != base.epoch || (self.is_whole() && now.last_write > base_root.seq) {
-            return Err(Error::conflict(format!(
-                "table {name}: another transaction changed its rows first: retry"
-            )));
-        }
-        write_sets
-            .check(base_root.seq, self.id, &self.written)
-            .map_err(|e| e.context(format_args!("table {name}")))
-    }
-
-    /// Puts the diff into the new root and the log record.
-    fn install(&self, change: &mut Change, seq: SeqNo, memtable_bytes: usize) -> Result<()> {
-        let Some(fork) = &self.fork else {
-            if let Some(state) = change.root.remove_table(self.id) {
-                change.ops.push(WalOp::DropTable(self.id));
-                change.removed.extend(segment_files(&state));
-            }
-            return Ok(());
-        };
-        let mut state = match (&self.base, change.root.tables.get(&self.id)) {
-            (Some(_), Some(now)) => (**now).clone(),
-            _ => TableState {
-                segments: Arc::default(),
-                memtables: vec![crate::engine::table::Memtable::new(fork.flushed_below)],
-                live_count: 0,
-                ..(**fork).clone()
-            },
-        };
-        if self.truncated {
-            change.removed.extend(segment_files(&state));
-            state.truncate();
-            change.ops.push(WalOp::Truncate(self.id));
-        }
-        if self.redefined || self.base.is_none() {
-            state.shape = Arc::clone(&fork.shape);
-            change.ops.push(WalOp::PutTable(Arc::clone(&fork.shape.meta)));
-        }
-        self.install_deletes(&mut state, change)?;
-        self.install_rows(&mut state, change, seq)?;
-        if state.active().bytes >= memtable_bytes {
-            state.seal();
-        }
-        state.last_write = seq;
-        change.root.put_table(Arc::new(state));
-        Ok(())
-    }
-
-    fn install_deletes(&self, state: &mut TableState, change: &mut Change) -> Result<()> {
-        // Where the rows lie now: compaction and flushes may have moved them since.
-        let mut places: BTreeMap<SourceId, Vec<u32>> = BTreeMap::new();
-        for (source, positions) in &self.deleted {
-            let id = source.source.id();
-            if state.find_source(id).is_some() {
-                places.entry(id).or_default().extend(positions);
-            } else {
-                for (id, position) in relocate(state, &source.source, positions)? {
-                    places.entry(id).or_default().push(position);
-                }
-            }
-        }
-        for (id, mut positions) in places {
-            positions.sort_unstable();
-            let Some(source) = state.find_source(id).map(|s| s.source.clone()) else { continue };
-            let live = state.delete(id, positions.iter().copied());
-            if live != Some(positions.len() as u64) {
-                return Err(Error::conflict(format!(
-                    "table {}: another transaction deleted the same rows first: retry",
-                    state.shape.meta.name
-                )));
-            }
-            change.ops.push(match &source {
-                Source::Segment(file) => WalOp::DeletePositions {
-                    table: self.id,
-                    segment: file.segment.meta().id,
-                    positions: RoaringBitmap::from_sorted_iter(positions).unwrap_or_default(),
-                },
-                Source::Run(_) => WalOp::DeleteKeys {
-                    table: self.id,
-                    keys: keys_at(&source, &positions)?,
-                    row_ids: row_ids_at(&state.shape, &source, &positions)?,
-                },
-            });
-        }
-        Ok(())
-    }
-
-    fn install_rows(&self, state: &mut TableState, change: &mut Change, seq: SeqNo) -> Result<()> {
-        for run in &self.runs {
-            if let Source::Run(r) = &run.source {
-                change.ops.push(WalOp::Rows {
-                    table: self.id,
-                    generation: state.active().generation,
-                    batch: r.batch.clone(),
-                });
-                state.add_run(Arc::clone(r), seq)?;
-            }
-        }
-        if !self.segments.is_empty() {
-            let add = self.segments.iter().filter_map(added_segment).collect();
-            change.ops.push(WalOp::EditSegments {
-                table: self.id,
-                flushed_below: None,
-                remove: Vec::new(),
-                add,
-            });
-            change.added.extend(self.segments.iter().filter_map(segment_file));
-            state.add_segments(self.segments.iter().cloned());
-        }
-        Ok(())
-    }
-}
-
-/// A run without the rows that are deleted of it; `None` where none is left.
-fn compact_run(shape: &Arc<TableShape>, state: &SourceState) -> Result<Option<SourceState>> {
-    if state.deleted.count() == 0
-        && let Source::Run(run) = &state.source
-        && run.fields == shape.stored_fields
-    {
-        return Ok(Some(state.clone()));
-    }
-    let rows = state.live_count() as usize;
-    let input = Input { state: state.clone(), ordinal: 0, positions: 0..state.source.len() };
-    let mut reader = Reader::new(vec![input], shape.stored_layout(true), rows.max(1))?;
-    let mut batches = Vec::new();
-    let mut keys = Vec::new();
-    while let Some(rows) = reader.next()? {
-        batches.push(RecordBatch::try_new(Arc::clone(&shape.stored_schema), rows.columns)?);
-        keys.extend(rows.keys);
-    }
-    if batches.is_empty() {
-        return Ok(None);
-    }
-    let batch = arrow::compute::concat_batches(&shape.stored_schema, &batches)?;
-    let keys = KeyColumn::concat(&keys.iter().collect::<Vec<_>>())?;
-    Ok(Some(SourceState::new(Source::Run(new_run(shape, batch, keys)))))
-}
-
-/// The segment of a source.
-pub(crate) fn segment_file(state: &SourceState) -> Option<Arc<SegmentFile>> {
-    match &state.source {
-        Source::Segment(file) => Some(Arc::clone(file)),
-        Source::Run(_) => None,
-    }
-}
-
-/// All segments of a table.
-pub(crate) fn segment_files(state: &TableState) -> Vec<Arc<SegmentFile>> {
-    state.segments.iter().filter_map(segment_file).collect()
-}
-
-/// A segment as log and manifest hold it.
-pub(crate) fn added_segment(state: &SourceState) -> Option<AddedSegment> {
-    let file = segment_file(state)?;
-    Some(AddedSegment { meta: file.segment.meta().clone(), deleted: state.deleted.to_bitmap() })
-}
-
-/// Cuts ascending positions of a source into stretches that lie near each other, each within one block of it.
-fn stretches<'a>(
-    source: &'a Source,
-    positions: &'a [u32],
-) -> impl Iterator<Item = (Range<u64>, &'a [u32])> {
-    const WINDOW: u64 = 16 * 1024;
-    let mut rest = positions;
-    std::iter::from_fn(move || {
-        let first = u64::from(*rest.first()?);
-        let end = (first + WINDOW).min(source.block(first).end);
-        let (stretch, after) = rest.split_at(rest.partition_point(|p| u64::from(*p) < end));
-        rest = after;
-        Some((first..u64::from(*stretch.last()?) + 1, stretch))
-    })
-}
-
-/// The keys at ascending positions of a source.
-pub(crate) fn keys_at(source: &Source, positions: &[u32]) -> Result<KeyColumn> {
-    if let Source::Run(run) = source {
-        return run.keys.take(positions);
-    }
-    let mut keys: Option<KeyBuilder> = None;
-    for (rows, stretch) in stretches(source, positions) {
-        let window = source.keys(rows.clone())?;
-        let keys = keys.get_or_insert_with(|| KeyBuilder::like(&window));
-        for position in stretch {
-            let at = (u64::from(*position) - rows.start) as usize;
-            keys.extend(&window, at..at + 1);
-        }
-    }
-    Ok(keys.map_or(KeyColumn::U64(Vec::new()), KeyBuilder::finish))
-}
-
-/// The hidden row ids at ascending positions of a source; none where keys are unique.
-pub(crate) fn row_ids_at(
-    shape: &TableShape,
-    source: &Source,
-    positions: &[u32],
-) -> Result<Vec<u64>> {
-    let mut row_ids = Vec::new();
-    if !shape.meta.has_row_id() {
-        return Ok(row_ids);
-    }
-    row_ids.reserve(positions.len());
-    for (rows, stretch) in stretches(source, positions) {
-        let window = source.row_ids(rows.clone())?;
-        row_ids.extend(stretch.iter().map(|p| window.value((u64::from(*p) - rows.start) as usize)));
-    }
-    Ok(row_ids)
-}
-
-/// Where rows lie now whose source is gone, because compaction or a flush moved them. A row that is not
-/// found was deleted by another transaction.
-pub(crate) fn relocate(
-    state: &TableState,
-    source: &Source,
-    positions: &[u32],
-) -> Result<Vec<(SourceId, u32)>> {
-    let keys = keys_at(source, positions)?;
-    let mut places = Vec::with_capacity(positions.len());
-    if state.shape.repeats() {
-        let row_ids = row_ids_at(&state.shape, source, positions)?;
-        for (i, row_id) in row_ids.iter().enumerate() {
-            places.extend(find_row(state.sources(), &keys, i, *row_id)?);
-        }
-    } else {
-        debug_assert!((1..keys.len()).all(|i| compare(&keys, i - 1, &keys, i).is_le()));
-        for found in state.find_live(&keys, state.segments.filter_use())? {
-            if let Some(s) = state.source_at(found.ordinal) {
-                places.push((s.source.id(), found.position));
-            }
-        }
-    }
-    if places.len() != positions.len() {
-        return Err(Error::conflict(format!(
-            "table {}: another transaction deleted the same rows first: retry",
-            state.shape.meta.name
-        )));
-    }
-    Ok(places)
-}
-
-/// The live row with key `i` of `keys` and a row id.
-pub(crate) fn find_row<'a>(
-    sources: impl IntoIterator<Item = &'a SourceState>,
-    keys: &KeyColumn,
-    i: usize,
-    row_id: u64,
-) -> Result<Option<(SourceId, u32)>> {
-    let key = keys.get(i);
-    for s in sources {
-        if s.live_count() == 0 || s.source.min_key() > key || s.source.max_key() < key {
-            continue;
-        }
-        if let Some(position) = s.source.find_row(&key, row_id)?
-            && !s.deleted.contains(position as u32)
-        {
-            return Ok(Some((s.source.id(), position as u32)));
-        }
-    }
-    Ok(None)
-}
-
-/// The id of a segment source.
-pub(crate) fn segment_id(state: &SourceState) -> Option<SegmentId> {
-    match state.source.id() {
-        SourceId::Segment(id) => Some(id),
-        SourceId::Run(_) => None,
-    }
 }

@@ -84,6 +84,20 @@ impl KeySet {
     }
 }
 
+/// An error if two write sets have a key in common.
+pub(super) fn check_apart(mine: &[KeySet], theirs: &[KeySet]) -> Result<()> {
+    for theirs in theirs {
+        for mine in mine {
+            if mine.intersects(theirs)? {
+                return Err(Error::conflict(
+                    "another transaction changed the same rows first: retry",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What one commit wrote in a table.
 #[derive(Debug)]
 struct Entry {
@@ -114,30 +128,42 @@ pub(super) struct WriteSets {
     bytes: usize,
     /// Write sets of a table up to this commit are gone for lack of room: older transactions that write keys of it cannot commit.
     forgotten: HashMap<TableId, SeqNo>,
+    /// Counts how often commits were taken back: their numbers are given out again.
+    era: u64,
 }
 
 impl WriteSets {
-    /// An error if a commit after `base` wrote one of `keys`.
-    pub(super) fn check(&self, base: SeqNo, table: TableId, keys: &[KeySet]) -> Result<()> {
-        if keys.is_empty() {
-            return Ok(());
-        }
+    /// Changes when numbers of commits get another meaning.
+    pub(super) fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// What commits after `base` wrote in a table, to be compared without the lock.
+    pub(super) fn since(&self, base: SeqNo, table: TableId) -> Result<Vec<KeySet>> {
+        self.check_remembered(base, table)?;
+        let Some(sets) = self.tables.get(&table) else { return Ok(Vec::new()) };
+        let newer = sets.entries.iter().rev().take_while(|e| e.seq > base);
+        Ok(newer.flat_map(|e| e.keys.iter().cloned()).collect())
+    }
+
+    fn check_remembered(&self, base: SeqNo, table: TableId) -> Result<()> {
         if self.forgotten.get(&table).is_some_and(|forgotten| base < *forgotten) {
             return Err(Error::conflict(
                 "the transaction is too old to be checked against what was committed since it began: retry it",
             ));
         }
+        Ok(())
+    }
+
+    /// An error if a commit after `base` wrote one of `keys`.
+    pub(super) fn check(&self, base: SeqNo, table: TableId, keys: &[KeySet]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.check_remembered(base, table)?;
         let Some(sets) = self.tables.get(&table) else { return Ok(()) };
         for entry in sets.entries.iter().rev().take_while(|e| e.seq > base) {
-            for theirs in &entry.keys {
-                for mine in keys {
-                    if mine.intersects(theirs)? {
-                        return Err(Error::conflict(
-                            "another transaction changed the same rows first: retry",
-                        ));
-                    }
-                }
-            }
+            check_apart(keys, &entry.keys)?;
         }
         Ok(())
     }
@@ -164,6 +190,7 @@ impl WriteSets {
 
     /// Forgets commits after `last`: they never reached the log.
     pub(super) fn forget_after(&mut self, last: SeqNo) {
+        self.era += 1;
         for sets in self.tables.values_mut() {
             while let Some(entry) = sets.entries.pop_back_if(|e| e.seq > last) {
                 sets.bytes -= entry.bytes;

@@ -3,7 +3,9 @@
 mod again;
 mod commit;
 mod conflict;
+mod diff;
 mod load;
+mod places;
 mod repeated;
 mod resolve;
 mod root;
@@ -17,9 +19,9 @@ pub use transaction::{Savepoint, Transaction};
 pub use write::{Write, WriteResult};
 
 pub(crate) use again::write;
-pub(crate) use commit::{
-    Change, Committer, added_segment, find_row, install, keys_at, row_ids_at, segment_file,
-    segment_files, segment_id,
+pub(crate) use commit::{Change, Committer, install};
+pub(crate) use places::{
+    added_segment, find_row, keys_at, row_ids_at, segment_file, segment_files, segment_id,
 };
 pub(crate) use root::{DbRoot, Object};
 pub(crate) use run::RunWriter;

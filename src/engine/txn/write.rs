@@ -281,10 +281,8 @@ fn check_columns(shape: &TableShape, batch: &RecordBatch) -> Result<()> {
             )));
         }
         if let Err(row) = check_values(array) {
-            let value = array_value_to_string(array, row).unwrap_or_else(|_| "?".to_owned());
             return Err(Error::constraint(format!(
-                "table {}: column \"{}\", row {} of the rows to insert: the value {value} is out of the range that {} \
-                 can be kept in",
+                "table {}: column \"{}\", row {} of the rows to insert: the value is out of the range that {} can be kept in",
                 meta.name,
                 field.name(),
                 row + 1,
