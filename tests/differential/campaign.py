@@ -117,7 +117,7 @@ def skeleton(found: Divergence) -> str:
     sql = re.sub(r"\b([atdw])\d+\b", r"\1", sql)
     sql = re.sub(r"\bc\d\b|\bx\d\b|\bid\b", "c", sql)
     sql = re.sub(r"\b\d+(\.\d+)?\b", "1", sql)
-    return sql if found.kind == "wrong" else f"{found.signature()} | {sql if found.kind == 'accepted' else ''}"
+    return sql if found.kind == "wrong" else f"{found.signature()} | {sql}"
 
 
 def campaign(bench: Bench, seed: str, statements: int, known: list[Listed], rounds=None, log=None, until=None, kinds=None) -> Outcome:
@@ -150,8 +150,8 @@ def explains(known: list[Listed], found: Divergence) -> str | None:
 
 
 def note(outcome: Outcome, bench: Bench, found: Divergence, known: list, where: str, log) -> None:
-    """Files a divergence. A refusal is known by its message; anything else by what is left when it is small."""
-    if found.kind == "refused":
+    """Files a divergence. Some are known by their message or name; a wrong answer by what is left when it is small."""
+    if found.kind not in ("wrong", "accepted"):
         name = explains(known, found)
         if not name and found.signature() in outcome.met:
             outcome.met[found.signature()] += 1
@@ -162,7 +162,7 @@ def note(outcome: Outcome, bench: Bench, found: Divergence, known: list, where: 
     if name := name or explains(known, small):
         outcome.explained[name] += 1
         return
-    key = small.signature() if small.kind == "refused" else skeleton(small)
+    key = skeleton(small) if small.kind in ("wrong", "accepted") else small.signature()
     outcome.met[key] += 1
     if key not in outcome.unexplained:
         outcome.unexplained[key] = small

@@ -41,7 +41,8 @@ class Case:
 
 @dataclasses.dataclass
 class Divergence:
-    """Two answers that differ. The kinds: OmenDB refuses, accepts what is an error, or answers something else."""
+    """Two answers that differ. The kinds: OmenDB `refused` it, `accepted` what is an error, answered something else (`wrong`), says
+    no for another reason (`sqlstate`), or gives the columns other `names`."""
 
     case: Case
     kind: str
@@ -53,7 +54,15 @@ class Divergence:
         """What stays the same while the statement gets smaller."""
         if self.kind == "refused":
             return f"refused: {message_class(self.omendb.error)}"
-        return self.kind if self.kind != "accepted" else f"accepted: {self.reference.sqlstate}"
+        match self.kind:
+            case "accepted":
+                return f"accepted: {self.reference.sqlstate}"
+            case "sqlstate":
+                return f"sqlstate: {self.omendb.sqlstate} for {self.reference.sqlstate}: {message_class(self.omendb.error)}"
+            case "names":
+                ours, theirs = next((a, b) for a, b in zip(self.omendb.names + [""], self.reference.names + [""]) if a != b)
+                return f"names: {message_class(ours)[:40]} for {theirs}"
+        return self.kind
 
     def report(self, duck: str | None = None) -> str:
         lines = [f"-- {self.signature()} ({self.case.family})"]
@@ -63,6 +72,8 @@ class Divergence:
         lines.append(f"{sql};")
         if binds:
             lines.append(f"-- bound      {', '.join(f'{b.as_py()!r} {b.type}' for b in binds)}")
+        if self.kind == "names":
+            lines.append(f"-- names      {self.omendb.names} | {self.reference.names}")
         lines.append(f"-- omendb     {self.omendb.text()}")
         lines.append(f"-- {self.case.oracle:10} {self.reference.text()}")
         if self.after:
@@ -153,7 +164,9 @@ class Bench:
         self.counts["compared"] += 1
         if right.failed or omen.failed:
             if right.failed and omen.failed:
-                return None
+                # Both say no: of the same class, where OmenDB says which.
+                same = not omen.sqlstate or oracle is not self.postgres or omen.sqlstate[:2] == right.sqlstate[:2]
+                return None if same else Divergence(case, "sqlstate", omen, right)
             return Divergence(case, "refused" if omen.failed else "accepted", omen, right)
         inexact = case.statement.is_inexact()
         after = (omen_after, right_after) if case.changed else ()
@@ -161,6 +174,8 @@ class Bench:
             return Divergence(case, "wrong", omen, right, after)
         if after and not same_rows(omen_after.rows, right_after.rows, False, inexact):
             return Divergence(case, "wrong", omen, right, after)
+        if oracle is self.postgres and right.names and omen.names != right.names:
+            return Divergence(case, "names", omen, right)
         return None
 
     def third(self, case: Case) -> str | None:

@@ -11,7 +11,7 @@ class Changes(Queries):
     def change(self):
         """A statement and its table."""
         table = self.rng.choice(self.tables)
-        kind = self.rng.choice([self.insert, self.insert, self.upsert, self.update, self.update, self.delete, self.delete])
+        kind = self.rng.choice([self.insert, self.insert, self.upsert, self.update, self.update, self.delete, self.delete, self.with_query])
         return kind(table), table
 
     def returning(self, table, depth: int = 1) -> Node:
@@ -105,3 +105,12 @@ class Changes(Queries):
 
     def delete(self, table) -> Node:
         return Node("change", (f"DELETE FROM {table.name}", self.condition(table), self.returning(table)))
+
+    def with_query(self, table) -> Node:
+        """A change with a query before it."""
+        name = self.alias("cte")
+        self.scopes = [[]]
+        body = self.query(["int"], 1, correlated=False)
+        where = Node("where", (f" WHERE {table.name}.id {self.rng.choice(['IN', 'NOT IN'])} (SELECT x0 FROM {name})",))
+        change = f"DELETE FROM {table.name}" if self.rng.random() < 0.5 else f"UPDATE {table.name} SET {table.columns[-1][0]} = NULL"
+        return Node("change", (f"WITH {name}(x0) AS (", body, f") {change}", where, self.returning(table)))

@@ -29,7 +29,7 @@ class Listed:
     def explains(self, found) -> bool:
         if self.kind != found.kind or self.oracle not in (found.case.oracle, "postgresql"):
             return False
-        if self.error and not re.search(self.error, found.omendb.error or ""):
+        if self.error and not re.search(self.error, found.omendb.error or found.signature()):
             return False
         return not self.sql or re.search(self.sql, found.case.sql()) is not None
 

@@ -70,6 +70,7 @@ class Omen:
         self.server = server
         self.connection = server.connect()
         self.flight = None
+        self.run("SET statement_timeout = '30s'")
 
     def run(self, sql: str, parameters=None) -> Answer:
         """One statement; `parameters` is a record batch of one row."""

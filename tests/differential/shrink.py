@@ -9,7 +9,7 @@ from schema import Table
 from syntax import smaller
 
 
-def shrink(bench: Bench, found: Divergence, seconds: float = 15.0) -> Divergence:
+def shrink(bench: Bench, found: Divergence, seconds: float = 60.0) -> Divergence:
     """The smallest case that was found to diverge in the same way."""
     until = time.monotonic() + seconds
 
