@@ -50,6 +50,8 @@ fn grpc(code: Sql) -> Code {
         | Sql::InvalidDatetimeFormat
         | Sql::DatetimeFieldOverflow
         | Sql::DivisionByZero
+        | Sql::InvalidArgumentForLogarithm
+        | Sql::InvalidArgumentForPowerFunction
         | Sql::InvalidTimeZoneDisplacementValue
         | Sql::InvalidEscapeCharacter
         | Sql::InvalidEscapeSequence

@@ -67,6 +67,10 @@ codes! {
     DatetimeFieldOverflow = "22008", Data;
     /// A division by zero.
     DivisionByZero = "22012", Data;
+    /// The logarithm of zero or of a negative number.
+    InvalidArgumentForLogarithm = "2201E", Data;
+    /// A root or power that is no real number.
+    InvalidArgumentForPowerFunction = "2201F", Data;
     /// A time zone that does not exist.
     InvalidTimeZoneDisplacementValue = "22009", Data;
     /// ESCAPE is not one character.

@@ -9,6 +9,7 @@ use super::code::Code;
 use super::context::TARGET_CATALOG;
 use super::dialect::OmenDialect;
 use super::error::{Error, Result};
+use super::semantics::patterns;
 use super::transaction::Control;
 use super::{SqlOptions, StatementKind};
 
@@ -72,13 +73,14 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
     if begins_with(&tokens, &["CREATE", "EXTERNAL"]) {
         return Err(Error::unsupported("CREATE EXTERNAL TABLE is not supported"));
     }
-    let statements = Parser::new(&OmenDialect)
+    let mut statements = Parser::new(&OmenDialect)
         .with_recursion_limit(MAX_DEPTH)
         .with_tokens_with_locations(tokens)
         .parse_statements()
         .map_err(syntax_error)?;
-    for statement in &statements {
+    for statement in &mut statements {
         clauses::check(statement)?;
+        patterns::rewrite(statement);
     }
     statements.into_iter().map(classify).collect()
 }

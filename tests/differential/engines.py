@@ -61,6 +61,10 @@ def arrow_rows(table: pa.Table) -> list:
     return list(zip(*columns)) if columns else []
 
 
+def _text(value) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 class Omen:
     """The built server, through ADBC."""
 
@@ -85,10 +89,9 @@ class Omen:
         except (adbc_driver_manager.Error, pa.ArrowException, UnicodeDecodeError) as error:
             if not self.server.alive():
                 raise AssertionError(f"the server ended by itself at\n{sql}\n{self.server.tail()}") from error
-            details = {k: v for k, v in getattr(error, "details", [])}
-            state = details.get(SQLSTATE, b"")
+            details = {_text(k): _text(v) for k, v in getattr(error, "details", None) or []}
             message = re.sub(r"^[A-Z_]+: \[FlightSQL\] | \([A-Za-z]+; [^()]*\)$", "", str(error))
-            return Answer(error=message.strip(), sqlstate=(state.decode() if isinstance(state, bytes) else state) or None)
+            return Answer(error=message.strip(), sqlstate=details.get(SQLSTATE))
 
     @staticmethod
     def batch(values: list) -> pa.RecordBatch | None:

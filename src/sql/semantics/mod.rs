@@ -14,11 +14,13 @@
 
 mod arguments;
 mod arithmetic;
+pub(crate) mod elementary;
 pub(crate) mod floats;
 mod lead_lag;
 pub(crate) mod literals;
 mod modulo;
 mod numbers;
+pub(crate) mod patterns;
 pub(crate) mod percentile;
 mod plans;
 mod sum;
@@ -78,9 +80,13 @@ pub(crate) fn analyzer_rules() -> Vec<Rule> {
 pub(crate) fn register(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.push(sum::function());
+    aggregates.push(patterns::every());
     aggregates.extend(percentile::functions());
     *aggregates = floats::wrap_aggregates(std::mem::take(aggregates));
-    builder.scalar_functions().get_or_insert_default().extend(modulo::functions());
+    let functions = builder.scalar_functions().get_or_insert_default();
+    functions.extend(modulo::functions());
+    functions.extend(elementary::functions());
+    functions.push(patterns::similar_to_escape());
     builder.window_functions().get_or_insert_default().extend(lead_lag::functions());
     builder
 }
