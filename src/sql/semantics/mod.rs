@@ -23,6 +23,7 @@ mod numbers;
 pub(crate) mod patterns;
 pub(crate) mod percentile;
 mod plans;
+mod rounding;
 mod sum;
 pub(crate) mod time_zone;
 
@@ -65,7 +66,11 @@ fn before_coercion() -> Vec<Rule> {
 
 /// Rules that see expressions whose operands have common types.
 fn after_coercion() -> Vec<Rule> {
-    vec![Arc::new(arithmetic::CheckedArithmetic), Arc::new(floats::CanonicalFloats)]
+    vec![
+        Arc::new(rounding::RoundingCasts),
+        Arc::new(arithmetic::CheckedArithmetic),
+        Arc::new(floats::CanonicalFloats),
+    ]
 }
 
 /// All analyzer rules, DataFusion's among them.
