@@ -186,17 +186,16 @@ fn assignments<'a>(
     Ok(pairs)
 }
 
-/// The value that SET gives a column, ready to be planned: DEFAULT becomes the column's, and a number for a DECIMAL
-/// its digits, which the planner would read as DOUBLE.
+/// The value that SET gives a column, ready to be planned: DEFAULT becomes the column's, and a number its digits where the
+/// column's type reads them best: a cast of a decimal may miss the nearest double.
 fn set_value(table: &TableSnapshot, column: usize, value: &ast::Expr) -> Result<ast::Expr> {
     let column = &table.meta().columns[column];
     if is_default(value) {
         return super::defaults::expression(column);
     }
-    let decimal =
-        matches!(column.field.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..));
+    let by_digits = column.field.data_type().is_decimal() || column.field.data_type().is_floating();
     Ok(match values::number(value) {
-        Some(digits) if decimal => ast::Expr::value(ast::Value::SingleQuotedString(digits)),
+        Some(digits) if by_digits => ast::Expr::value(ast::Value::SingleQuotedString(digits)),
         _ => value.clone(),
     })
 }

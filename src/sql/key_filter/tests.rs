@@ -235,6 +235,10 @@ fn numbers_of_every_type_compare_on_the_key_as_they_do_without() {
         let of = |column: &str| comparison.replace("{}", column);
         let found = run(format!("SELECT c FROM t{i} WHERE {} ORDER BY c", of("k")));
         let expected = run(format!("SELECT c FROM t{i} WHERE {} ORDER BY c", of("c")));
+        // A cast may fail on a row that is not read where the key says that it does not pass.
+        if expected.is_err() {
+            return Ok(());
+        }
         prop_assert_eq!(found, expected, "{} of {}", comparison, NUMBERS[i].0);
         Ok(())
     });

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
@@ -168,6 +168,12 @@ fn wanted(share: &Arc<dyn PhysicalExpr>) -> Option<f64> {
     let share = match share.downcast_ref::<Literal>()?.value() {
         ScalarValue::Float64(Some(share)) => *share,
         ScalarValue::Float32(Some(share)) => f64::from(*share),
+        value @ ScalarValue::Decimal128(Some(_), ..) => {
+            match value.cast_to(&DataType::Float64).ok()? {
+                ScalarValue::Float64(share) => share?,
+                _ => return None,
+            }
+        }
         _ => return None,
     };
     (0.0..=1.0).contains(&share).then_some(share)

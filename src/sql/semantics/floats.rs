@@ -3,6 +3,7 @@
 //! values and stored ones where they are read.
 
 mod aggregates;
+mod window;
 
 use std::sync::{Arc, LazyLock};
 

@@ -24,6 +24,7 @@ pub(crate) mod patterns;
 pub(crate) mod percentile;
 mod plans;
 mod rounding;
+mod signs;
 mod sum;
 pub(crate) mod time_zone;
 
@@ -41,12 +42,14 @@ type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 /// Changes a syntax tree before names in it are resolved.
 pub(crate) fn rewrite(mut statement: ast::Statement) -> Result<ast::Statement> {
     literals::exponents(&mut statement);
+    signs::without_plus(&mut statement);
     Ok(statement)
 }
 
 /// Changes an expression outside of a query before names in it are resolved.
 pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
     literals::exponents(&mut expr);
+    signs::without_plus(&mut expr);
     Ok(expr)
 }
 
@@ -84,7 +87,7 @@ pub(crate) fn analyzer_rules() -> Vec<Rule> {
 /// Puts our functions in the place of DataFusion's.
 pub(crate) fn register(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     let aggregates = builder.aggregate_functions().get_or_insert_default();
-    aggregates.push(sum::function());
+    aggregates.extend(sum::functions());
     aggregates.push(patterns::every());
     aggregates.extend(percentile::functions());
     *aggregates = floats::wrap_aggregates(std::mem::take(aggregates));

@@ -1,35 +1,36 @@
-//! `sum` of integers and decimals: the exact value or an error. DataFusion's wraps around (apache/datafusion#12140); here sums grow in
-//! twice the width, and only a result that its type cannot hold is an error, whatever the order of the rows. Sums of other
-//! types are DataFusion's.
+//! `sum` and `avg` of integers and decimals: the exact value or an error. DataFusion's sums wrap around (apache/datafusion#12140) and its
+//! means are cut; here sums grow in twice the width, and only a result that its type cannot hold is an error, whatever the
+//! order of the rows. Sums and means of other types are DataFusion's.
 
-use std::collections::HashMap;
+mod accumulator;
+mod mean;
+
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, ListArray, PrimitiveArray,
-};
-use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::array::{Array, ArrowPrimitiveType, BooleanArray, PrimitiveArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Decimal128Type, Decimal256Type,
     DecimalType, Field, FieldRef, Int64Type, UInt64Type, i256,
 };
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::Result;
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF,
-    SetMonotonicity, Signature,
+    Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, SetMonotonicity,
+    Signature,
 };
 
+use self::accumulator::{Distinct, Groups, Total};
 use crate::sql::types::sql_name;
 use crate::sql::{Code, Error};
 
-/// The function.
-pub(crate) fn function() -> Arc<AggregateUDF> {
-    Arc::new(AggregateUDF::from(ExactSum { inner: Sum::new() }))
+/// The functions.
+pub(crate) fn functions() -> [Arc<AggregateUDF>; 2] {
+    [Arc::new(AggregateUDF::from(ExactSum { inner: Sum::new() })), mean::function()]
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -253,193 +254,6 @@ fn sum_of<T: Summand>(values: &PrimitiveArray<T>) -> TotalOf<T> {
     }
 }
 
-/// The sum of all rows, or of a window's.
-#[derive(Debug)]
-struct Total<T: Summand> {
-    total: TotalOf<T>,
-    /// Values in it.
-    count: usize,
-    data_type: DataType,
-}
-
-impl<T: Summand> Total<T> {
-    fn boxed(data_type: &DataType) -> Box<dyn Accumulator> {
-        let data_type = data_type.clone();
-        Box::new(Self { total: TotalOf::<T>::default(), count: 0, data_type })
-    }
-}
-
-fn count(values: &dyn Array) -> usize {
-    values.len() - values.null_count()
-}
-
-impl<T: Summand> Accumulator for Total<T> {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.count += count(&values[0]);
-        self.total = T::merge(self.total, sum_of::<T>(values[0].as_primitive()));
-        Ok(())
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.count -= count(&values[0]);
-        for value in values[0].as_primitive::<T>().iter().flatten() {
-            self.total = T::subtract(self.total, value);
-        }
-        Ok(())
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        true
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.count += count(&states[0]);
-        for total in states[0].as_primitive::<T::Total>().iter().flatten() {
-            self.total = T::merge(self.total, total);
-        }
-        Ok(())
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let total = (self.count > 0).then_some(self.total);
-        let data_type = T::total_type(&self.data_type);
-        Ok(vec![ScalarValue::new_primitive::<T::Total>(total, &data_type)?])
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let total = (self.count > 0).then(|| result::<T>(self.total, &self.data_type));
-        ScalarValue::new_primitive::<T>(total.transpose()?, &self.data_type)
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self)
-    }
-}
-
-/// The sum of values that differ.
-#[derive(Debug)]
-struct Distinct<T: Summand> {
-    /// How often each one is there.
-    counts: HashMap<T::Native, usize>,
-    total: TotalOf<T>,
-    data_type: DataType,
-}
-
-impl<T: Summand> Distinct<T> {
-    fn boxed(data_type: &DataType) -> Box<dyn Accumulator> {
-        let data_type = data_type.clone();
-        Box::new(Self { counts: HashMap::new(), total: TotalOf::<T>::default(), data_type })
-    }
-
-    fn add(&mut self, values: &PrimitiveArray<T>) {
-        for value in values.iter().flatten() {
-            let count = self.counts.entry(value).or_insert(0);
-            *count += 1;
-            if *count == 1 {
-                self.total = T::add(self.total, value);
-            }
-        }
-    }
-}
-
-impl<T: Summand> Accumulator for Distinct<T> {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.add(values[0].as_primitive());
-        Ok(())
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        for value in values[0].as_primitive::<T>().iter().flatten() {
-            let Some(count) = self.counts.get_mut(&value) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&value);
-                self.total = T::subtract(self.total, value);
-            }
-        }
-        Ok(())
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        true
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        for values in states[0].as_list::<i32>().iter().flatten() {
-            self.add(values.as_primitive());
-        }
-        Ok(())
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let values = PrimitiveArray::<T>::from_iter_values(self.counts.keys().copied())
-            .with_data_type(self.data_type.clone());
-        let item = Arc::new(Field::new_list_field(self.data_type.clone(), true));
-        let offsets = OffsetBuffer::from_lengths([values.len()]);
-        let list = ListArray::try_new(item, offsets, Arc::new(values), None)?;
-        Ok(vec![ScalarValue::List(Arc::new(list))])
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let total = (!self.counts.is_empty()).then(|| result::<T>(self.total, &self.data_type));
-        ScalarValue::new_primitive::<T>(total.transpose()?, &self.data_type)
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.counts.capacity() * size_of::<(T::Native, usize)>()
-    }
-}
-
-/// The sums of groups.
-#[derive(Debug)]
-struct Groups<T: Summand> {
-    totals: Vec<TotalOf<T>>,
-    /// Whether a group has a value.
-    seen: Vec<bool>,
-    data_type: DataType,
-}
-
-impl<T: Summand> Groups<T> {
-    fn boxed(data_type: &DataType) -> Box<dyn GroupsAccumulator> {
-        Box::new(Self { totals: Vec::new(), seen: Vec::new(), data_type: data_type.clone() })
-    }
-
-    /// Adds the values that are not NULL and pass the filter to their groups.
-    fn accumulate<V: ArrowPrimitiveType>(
-        &mut self,
-        values: &PrimitiveArray<V>,
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        group_count: usize,
-        add: impl Fn(TotalOf<T>, V::Native) -> TotalOf<T>,
-    ) {
-        self.totals.resize(group_count, TotalOf::<T>::default());
-        self.seen.resize(group_count, false);
-        let (totals, seen) = (&mut self.totals, &mut self.seen);
-        let mut put = |group: usize, value: V::Native| {
-            totals[group] = add(totals[group], value);
-            seen[group] = true;
-        };
-        match valid(values.nulls(), filter) {
-            None => groups.iter().zip(values.values()).for_each(|(g, v)| put(*g, *v)),
-            Some(valid) => {
-                let values = values.values();
-                valid.valid_indices().for_each(|row| put(groups[row], values[row]));
-            }
-        }
-    }
-
-    fn take(&mut self, emit_to: EmitTo) -> (Vec<TotalOf<T>>, NullBuffer) {
-        let totals = emit_to.take_needed(&mut self.totals);
-        (totals, NullBuffer::from(emit_to.take_needed(&mut self.seen)))
-    }
-
-    fn totals(&self, totals: Vec<TotalOf<T>>, nulls: Option<NullBuffer>) -> ArrayRef {
-        let totals = PrimitiveArray::<T::Total>::new(totals.into(), nulls);
-        Arc::new(totals.with_data_type(T::total_type(&self.data_type)))
-    }
-}
-
 /// Rows that count; `None` where all do.
 pub(super) fn valid(
     nulls: Option<&NullBuffer>,
@@ -450,58 +264,4 @@ pub(super) fn valid(
         NullBuffer::union(Some(&passed), filter.nulls()).unwrap_or(passed)
     });
     NullBuffer::union(nulls, filter.as_ref())
-}
-
-impl<T: Summand> GroupsAccumulator for Groups<T> {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        group_count: usize,
-    ) -> Result<()> {
-        self.accumulate(values[0].as_primitive::<T>(), groups, filter, group_count, T::add);
-        Ok(())
-    }
-
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        group_count: usize,
-    ) -> Result<()> {
-        let values = values[0].as_primitive::<T::Total>();
-        self.accumulate(values, groups, None, group_count, T::merge);
-        Ok(())
-    }
-
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let (totals, seen) = self.take(emit_to);
-        let values: Vec<T::Native> = totals
-            .into_iter()
-            .map(|total| result::<T>(total, &self.data_type))
-            .collect::<Result<_>>()?;
-        let values = PrimitiveArray::<T>::new(values.into(), Some(seen));
-        Ok(Arc::new(values.with_data_type(self.data_type.clone())))
-    }
-
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let (totals, seen) = self.take(emit_to);
-        Ok(vec![self.totals(totals, Some(seen))])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let values = values[0].as_primitive::<T>();
-        let zero = TotalOf::<T>::default();
-        let totals = values.values().iter().map(|value| T::add(zero, *value)).collect();
-        Ok(vec![self.totals(totals, valid(values.nulls(), filter))])
-    }
-
-    fn size(&self) -> usize {
-        self.totals.capacity() * size_of::<TotalOf<T>>() + self.seen.capacity()
-    }
 }

@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
     SetMonotonicity, Signature, StatisticsArgs,
 };
 
+use super::window::Window;
 use super::{canonical_array, canonical_scalar};
 use crate::sql::semantics::sum::valid;
 
@@ -107,6 +108,11 @@ impl AggregateUDFImpl for OfFloats {
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let float = is_float(&args);
+        let double = *args.return_field.data_type() == DataType::Float64
+            && *args.expr_fields[0].data_type() == DataType::Float64;
+        if double && !args.is_distinct && matches!(self.name(), "sum" | "avg") {
+            return Ok(Window::boxed(self.name() == "avg"));
+        }
         let inner = self.inner.create_sliding_accumulator(args)?;
         Ok(if float { Box::new(Canonical(inner)) } else { inner })
     }
