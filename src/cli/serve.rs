@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{Failure, init_logging, layers};
 use crate::config::{Given, Settings, check_environment};
-use crate::server::{Server, signalled};
+use crate::server::{Server, log_panics, signalled};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,6 +27,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         return Ok(());
     }
     init_logging(&settings.log, settings.log_format)?;
+    log_panics();
     // Before the database is opened: a signal that comes while it recovers is not lost.
     let shutdown = tokio::spawn(signalled());
     let data_dir = settings.data_dir.clone();

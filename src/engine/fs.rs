@@ -5,12 +5,14 @@
 
 pub mod fault;
 mod os;
+mod rooted;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use os::OsFs;
+pub(crate) use rooted::Rooted;
 
 /// A file system. Paths are whole paths; every call is synchronous.
 pub trait Vfs: Send + Sync + std::fmt::Debug {

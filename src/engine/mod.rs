@@ -269,15 +269,18 @@ impl Engine {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         options.check()?;
-        let dir: PathBuf = dir.as_ref().to_owned();
+        let root = dir.as_ref();
+        // Errors reach clients, whom it does not concern where the server keeps its files.
+        let vfs: Arc<dyn fs::Vfs> = Arc::new(fs::Rooted::new(vfs, root.to_owned()));
+        let dir = PathBuf::new();
         vfs.create_dir_all(&dir)?;
         let lock = vfs.lock(&dir.join("LOCK")).map_err(|e| {
             if e.kind() == std::io::ErrorKind::WouldBlock {
                 let message =
-                    format!("the data directory {} is open in another process", dir.display());
+                    format!("the data directory {} is open in another process", root.display());
                 Error::new(ErrorKind::Locked, message)
             } else {
-                Error::from(e).context(dir.join("LOCK").display())
+                Error::from(e).context(root.join("LOCK").display())
             }
         })?;
         let tables = dir.join("tables");

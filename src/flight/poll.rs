@@ -121,7 +121,10 @@ impl State {
         let ended = tokio::time::timeout(wait, done.wait_for(Option::is_some)).await;
         match ended {
             Ok(Ok(info)) => match &*info {
-                Some(info) => info.clone().map(complete),
+                Some(info) => {
+                    self.polled.taken(id);
+                    info.clone().map(complete)
+                }
                 None => {
                     Err(status::new(Code::InternalError, "a statement ended without an outcome"))
                 }

@@ -34,7 +34,7 @@ impl Incoming {
     pub(super) async fn next(&mut self) -> Result<Option<FlightData>, Status> {
         match self.first.take() {
             Some(first) => Ok(Some(first)),
-            None => match self.rest.message().await? {
+            None => match self.rest.message().await.map_err(status::of_message)? {
                 Some(message) => Ok(Some(message)),
                 None => self.complete.check().map(|()| None),
             },
@@ -50,7 +50,7 @@ pub(super) async fn put(
 ) -> Result<std::option::IntoIter<PutResult>, Status> {
     let (headers, extensions, mut rest) = request.into_parts();
     let complete = complete::of(&extensions)?;
-    let Some(mut first) = rest.message().await? else {
+    let Some(mut first) = rest.message().await.map_err(status::of_message)? else {
         return Err(status::new(Code::ProtocolViolation, EMPTY));
     };
     let descriptor: FlightDescriptor = first

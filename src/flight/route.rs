@@ -68,7 +68,8 @@ where
                 Ok(do_get(&service, request).await.unwrap_or_else(Status::into_http))
             });
         }
-        self.generated.call(complete::watch(request))
+        let answer = self.generated.call(complete::watch(request));
+        Box::pin(async move { answer.await.map(status::mend) })
     }
 }
 
@@ -87,7 +88,8 @@ where
     let mut messages = Streaming::new_request(decoder, body, None, limit);
     let ticket = messages
         .message()
-        .await?
+        .await
+        .map_err(status::of_message)?
         .ok_or_else(|| status::new(Code::InternalError, "the call has no ticket"))?;
     let metadata = MetadataMap::from_headers(parts.headers);
     let rows = service.rows(Request::from_parts(metadata, parts.extensions, ticket)).await?;

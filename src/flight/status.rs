@@ -24,6 +24,28 @@ pub(crate) fn from_arrow(e: arrow::error::ArrowError) -> Status {
     new(Sql::InternalError, format!("arrow: {e}"))
 }
 
+/// The status for a message that could not be received or decoded. tonic calls what a client did wrong internal.
+pub(crate) fn of_message(status: Status) -> Status {
+    match status.code() {
+        Code::Internal => new(Sql::ProtocolViolation, status.message()),
+        _ => status,
+    }
+}
+
+/// Puts right a response that tonic made by itself, of a message that it could not decode: all others carry a SQLSTATE.
+pub(crate) fn mend<B>(mut response: http::Response<B>) -> http::Response<B> {
+    const INTERNAL: &str = "13";
+    let headers = response.headers_mut();
+    if headers.get(Status::GRPC_STATUS).is_some_and(|code| code == INTERNAL)
+        && !headers.contains_key(SQLSTATE_TRAILER)
+    {
+        headers.insert(Status::GRPC_STATUS, (Code::InvalidArgument as i32).into());
+        let sqlstate = http::HeaderValue::from_static(Sql::ProtocolViolation.sqlstate());
+        headers.insert(SQLSTATE_TRAILER, sqlstate);
+    }
+    response
+}
+
 /// The status of a code, with its SQLSTATE in a trailer. Logs what an operator must know of; messages carry names and
 /// offsets, never values of SQL literals.
 pub(crate) fn new(code: Sql, message: impl Into<String>) -> Status {

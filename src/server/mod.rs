@@ -1,6 +1,7 @@
 //! The server: opens the database, listens, serves, and shuts down in order.
 
 mod incoming;
+mod panics;
 
 use std::future::Future;
 use std::io;
@@ -17,6 +18,8 @@ use crate::config::Settings;
 use crate::engine::{self, Engine};
 use crate::flight::Service;
 use crate::sql::{self, Database};
+
+pub use panics::log_panics;
 
 /// Name of the Flight service, for health checks of it alone.
 const FLIGHT: &str = "arrow.flight.protocol.FlightService";

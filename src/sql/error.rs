@@ -130,6 +130,7 @@ impl From<ArrowError> for Error {
             }
             ArrowError::DivideByZero => Self::new(Code::DivisionByZero, "division by zero"),
             ArrowError::NotYetImplemented(m) => Self::unsupported(lower_first(&m)),
+            ArrowError::OffsetOverflowError(_) => Self::new(Code::ProgramLimitExceeded, TOO_LONG),
             other => Self::internal(format!("arrow: {other}")),
         }
     }
@@ -158,6 +159,9 @@ impl From<DataFusionError> for Error {
         }
     }
 }
+
+/// What is said where the values of one column that are held together pass the 32 bits of their offsets.
+const TOO_LONG: &str = "the values of a column that are held at once take more than 2 GiB: ask for fewer or shorter ones";
 
 /// An error that went through DataFusion or Arrow as a box.
 fn external(inner: Box<dyn std::error::Error + Send + Sync>) -> Error {

@@ -208,3 +208,80 @@ fn types_of_a_large_fixed_size_are_refused() {
     let schema = Schema::new(vec![Field::new("a", DataType::FixedSizeBinary(16), true)]);
     engine.create_table("fine", &schema, &KeySpec::row_id()).unwrap();
 }
+
+/// Row groups are cut by what their rows take, and segments too; compaction comes to an end over them.
+#[test]
+fn rows_that_take_much_room_are_flushed_and_compacted() {
+    use arrow::array::{AsArray, StringArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    let options = Options { row_group_bytes: 2048, ..busy() };
+    let (_dir, engine) = open(options);
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("k", DataType::Int64, false),
+        Field::new("t", DataType::Utf8, true),
+    ]));
+    let table = engine.create_table("t", &schema, &KeySpec::primary(["k"])).unwrap();
+    // Small rows first, and among them some that are much larger.
+    let text = |key: i64| match key % 70 {
+        60.. => "x".repeat(3000),
+        50.. => "x".repeat(300),
+        few => "x".repeat(few as usize),
+    };
+    for round in 0..30 {
+        let keys: Vec<i64> = (0..40).map(|i| i * 30 + round).collect();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(keys.clone())),
+            Arc::new(StringArray::from_iter_values(keys.iter().map(|k| text(*k)))),
+        ];
+        table.insert(&RecordBatch::try_new(schema.clone(), columns).unwrap()).unwrap();
+    }
+    engine.flush(None).unwrap();
+    let segments = || {
+        let infos = table.snapshot().unwrap().segments();
+        infos.iter().map(|s| s.meta.id).collect::<Vec<_>>()
+    };
+    let mut before = segments();
+    eventually("compaction comes to an end", || {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = segments();
+        now == std::mem::replace(&mut before, now.clone())
+    });
+    assert_eq!(engine.failing_tasks(), []);
+    engine.compact(table.id()).unwrap();
+    let infos = table.snapshot().unwrap().segments();
+    assert!(infos.iter().any(|s| s.meta.row_group_rows < 32), "groups are smaller than wanted");
+    let mut expected = 0;
+    for batch in table.scan().unwrap() {
+        let batch = batch.unwrap();
+        let keys = batch.column(0).as_primitive::<Int64Type>();
+        let texts = batch.column(1).as_string::<i32>();
+        for i in 0..batch.num_rows() {
+            assert_eq!((keys.value(i), texts.value(i)), (expected, text(expected).as_str()));
+            expected += 1;
+        }
+    }
+    assert_eq!(expected, 1200);
+    engine.verify().unwrap();
+}
+
+/// Errors name files of the database, and not where the server keeps them.
+#[test]
+fn errors_do_not_tell_where_the_data_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("secret place");
+    let options = small();
+    let engine = Engine::open(&root, options.clone()).unwrap();
+    let table = engine.create_table("t", &schema(), &KeySpec::primary(["key"])).unwrap();
+    table.insert(&some(0)).unwrap();
+    engine.flush(None).unwrap();
+    engine.close().unwrap();
+    let tables = root.join("tables").join(table.id().to_string());
+    drop((table, engine));
+    for file in std::fs::read_dir(&tables).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let engine = Engine::open(&root, options).unwrap();
+    let error = engine.table("t").unwrap().scan().unwrap().find_map(Result::err).unwrap();
+    assert!(error.message().contains("tables"), "{error}");
+    assert!(!error.message().contains("secret"), "{error}");
+}

@@ -128,3 +128,49 @@ async fn forged_handles_are_refused() {
     drop(client);
     server.stop().await;
 }
+
+/// What cannot be decoded is the client's fault, and no internal error.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_cannot_be_decoded_are_refused_as_such() {
+    use arrow_flight::{Action, FlightInfo, PutResult};
+    use tonic::codegen::http::uri::PathAndQuery;
+    use tonic_prost::ProstCodec;
+    let server = Server::start().await;
+    let mut grpc = tonic::client::Grpc::new(server.channel().await);
+    let path = |call: &str| -> PathAndQuery {
+        format!("/arrow.flight.protocol.FlightService/{call}").parse().unwrap()
+    };
+    // The first field of these is no text.
+    let wrong = || Action { r#type: "\u{7}\u{7}".to_owned(), body: Default::default() };
+    let mut refused = Vec::new();
+    for call in ["GetFlightInfo", "GetSchema"] {
+        grpc.ready().await.unwrap();
+        let codec = ProstCodec::<Action, FlightInfo>::default();
+        let request = tonic::Request::new(wrong());
+        refused.push(grpc.unary(request, path(call), codec).await.unwrap_err());
+    }
+    grpc.ready().await.unwrap();
+    let codec = ProstCodec::<Action, PutResult>::default();
+    let request = tonic::Request::new(futures::stream::iter([wrong()]));
+    let answer = grpc.streaming(request, path("DoPut"), codec).await;
+    refused.push(match answer {
+        Ok(answer) => answer.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    });
+    grpc.ready().await.unwrap();
+    let codec = ProstCodec::<FlightDescriptor, FlightData>::default();
+    let request = tonic::Request::new(FlightDescriptor { r#type: 2, ..Default::default() });
+    let answer = grpc.server_streaming(request, path("DoGet"), codec).await;
+    refused.push(match answer {
+        Ok(answer) => answer.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    });
+    for status in refused {
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+        assert_eq!(status.metadata().get("x-omendb-sqlstate").unwrap(), "08P01");
+    }
+    let mut client = server.client().await;
+    alive(&mut client).await;
+    drop((client, grpc));
+    server.stop().await;
+}

@@ -1,6 +1,7 @@
 //! Sorted rows to segments. Long runs are encoded by a thread of their own, so that a load goes on reading and sorting meanwhile,
 //! and a segment is synced while the next one is written.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -107,7 +108,7 @@ impl RunWriter {
             State::Inline(encoder) => encoder.finish(),
             State::Threaded { sender, thread } => {
                 drop(sender);
-                join(thread)?
+                join(thread)
             }
             State::Failed => Err(Error::internal("a run is finished after an error")),
         }
@@ -116,9 +117,11 @@ impl RunWriter {
 
 impl Drop for RunWriter {
     fn drop(&mut self) {
-        if matches!(self.state, State::Threaded { .. }) {
+        let state = std::mem::replace(&mut self.state, State::Failed);
+        if let State::Threaded { sender, thread } = state {
             // Waits until its files are gone. That it was given up is no news.
-            let _ = self.take();
+            drop(sender);
+            drop(thread.join());
         }
     }
 }
@@ -130,8 +133,9 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result
         .map_err(|e| Error::exhausted(format!("cannot start a thread: {e}")))
 }
 
-fn join<T>(thread: JoinHandle<T>) -> Result<T> {
-    thread.join().map_err(|_| Error::internal("a defect stopped the encoder of a run"))
+/// What a thread has made. A panic in it goes on in this one, as if the work had been done here.
+fn join<T>(thread: JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Cuts a run into segments and writes them.
@@ -194,7 +198,7 @@ impl Encoder {
     /// Waits for the segment that is being completed.
     fn finish_last(&mut self) -> Result<()> {
         if let Some(thread) = self.finishing.take() {
-            let meta = join(thread)??;
+            let meta = join(thread)?;
             self.add(meta);
         }
         Ok(())
@@ -218,7 +222,7 @@ impl Encoder {
 impl Drop for Encoder {
     fn drop(&mut self) {
         if let Some(thread) = self.finishing.take()
-            && let Ok(Ok(meta)) = join(thread)
+            && let Ok(Ok(meta)) = thread.join()
         {
             // Its files go when the segment is dropped.
             self.add(meta);
