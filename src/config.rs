@@ -196,6 +196,8 @@ settings! {
     max_sql, "OMENDB_MAX_SQL", "BYTES": Bytes = Bytes(1 << 20);
     /// Time that planning one statement may take
     planning_timeout, "OMENDB_PLANNING_TIMEOUT", "TIME": Time = Time(Duration::from_secs(10));
+    /// Bytes of one value that a function such as repeat makes, at most
+    max_value, "OMENDB_MAX_VALUE", "BYTES": Bytes = Bytes(64 << 20);
     /// How long running calls may go on after SIGTERM
     shutdown_grace, "OMENDB_SHUTDOWN_GRACE", "TIME": Time = Time(Duration::from_secs(30));
 }
@@ -253,6 +255,7 @@ impl Settings {
             max_sql_bytes: usize::try_from(self.max_sql.0).unwrap_or(usize::MAX),
             spill_dir: Some(self.data_dir.join("spill")),
             planning_timeout: self.planning_timeout.0,
+            max_value_bytes: usize::try_from(self.max_value.0).unwrap_or(usize::MAX),
         }
     }
 

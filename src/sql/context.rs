@@ -1,6 +1,7 @@
 //! What a statement is planned with: the session's settings, and one snapshot as DataFusion's catalog.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
@@ -28,7 +29,9 @@ use super::code::Code;
 use super::database::Database;
 use super::definitions::Definitions;
 use super::error::{Error, Result, nearest, quote};
+use super::limits::too_complex;
 use super::parse::{self, Statement};
+use super::planning;
 use super::provider::EngineTable;
 use super::queries::Query;
 use super::scan_exec;
@@ -47,6 +50,9 @@ pub(crate) const TARGET_CATALOG: &str = "__omendb_target";
 
 /// Views may refer to views this deep.
 const MAX_VIEW_DEPTH: usize = 16;
+
+/// Tables and views of a statement at most, those that views read included.
+const MAX_RELATIONS: usize = 5_000;
 
 type DfResult<T> = datafusion::error::Result<T>;
 
@@ -90,6 +96,7 @@ impl StatementContext {
             snapshot: snapshot.clone(),
             statement: self.clone(),
             definitions: Arc::default(),
+            relations: Arc::default(),
             view_depth: 0,
         }
     }
@@ -136,6 +143,8 @@ pub(crate) struct PlanContext {
     statement: StatementContext,
     /// What was looked up so far.
     definitions: Arc<Mutex<Definitions>>,
+    /// Tables and views that were looked up so far, those in views each time.
+    relations: Arc<AtomicUsize>,
     view_depth: usize,
 }
 
@@ -144,7 +153,8 @@ impl PlanContext {
     pub(crate) fn state(&self) -> &SessionState {
         self.state.get_or_init(|| {
             let statement = &self.statement;
-            let mut state = statement.database.planning_state(&statement.settings);
+            let query = statement.query.clone();
+            let mut state = statement.database.planning_state(&statement.settings, query);
             if let Some(query) = &statement.query {
                 state.config_mut().set_extension(Arc::clone(query));
             }
@@ -182,7 +192,9 @@ impl PlanContext {
     /// The logical plan of a query (a SELECT, VALUES or EXPLAIN), not optimized yet.
     pub(crate) fn plan(&self, statement: &ast::Statement) -> Result<LogicalPlan> {
         let statement = semantics::rewrite(statement.clone())?;
-        Ok(self.planner().sql_statement_to_plan(statement)?)
+        let plan = self.planner().sql_statement_to_plan(statement)?;
+        planning::check_plan(&plan)?;
+        Ok(plan)
     }
 
     /// The logical plan of a query, not optimized yet.
@@ -289,6 +301,12 @@ impl PlanContext {
 
     /// The table, view or system table called `name`.
     pub(crate) fn provider(&self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
+        planning::check_stopped()?;
+        if self.relations.fetch_add(1, Ordering::Relaxed) >= MAX_RELATIONS {
+            return Err(too_complex(format!(
+                "the statement reads more than {MAX_RELATIONS} tables, those of views included"
+            )));
+        }
         if let Some(table) = self.table(name) {
             return Ok(Arc::new(EngineTable::new(table)));
         }

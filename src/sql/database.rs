@@ -8,6 +8,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
@@ -17,11 +18,12 @@ use tokio::runtime::{Handle, Runtime};
 use super::SqlOptions;
 use super::context::CATALOG;
 use super::error::Result;
+use super::planning::Stoppable;
 use super::prepared::Prepared;
-use super::queries::Queries;
+use super::queries::{Queries, Query};
 use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
 use super::rules::{KeyPositions, YieldingJoins};
-use super::semantics;
+use super::semantics::{self, bounded::Running};
 use super::session::Session;
 use super::settings::Settings;
 use super::types::UTC;
@@ -29,7 +31,7 @@ use super::workers::Workers;
 use crate::engine::{DEFAULT_SCHEMA, Engine, Snapshot};
 
 /// Stack of a thread that runs queries, in bytes: expressions are evaluated as deep as they nest.
-const QUERY_STACK_BYTES: usize = 16 << 20;
+const QUERY_STACK_BYTES: usize = 64 << 20;
 
 /// Statements of the fast path that are kept, and those with plans, which are larger.
 const MAX_RECOGNISED: usize = 1024;
@@ -176,11 +178,17 @@ impl Database {
     }
 
     /// DataFusion's state for one statement of a session with `settings`.
-    pub(crate) fn planning_state(&self, settings: &Settings) -> SessionState {
+    pub(crate) fn planning_state(
+        &self,
+        settings: &Settings,
+        query: Option<Arc<Query>>,
+    ) -> SessionState {
         let mut state = self.shared.state.clone();
         let options = state.config_mut().options_mut();
         options.execution.time_zone = Some(settings.time_zone.to_string());
         options.catalog.default_schema = settings.current_schema.to_string();
+        let max_value_bytes = Some(self.shared.options.max_value_bytes);
+        options.extensions.insert(Running { max_value_bytes, query });
         state.mark_start_execution();
         state
     }
@@ -208,7 +216,17 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules.insert(place, Arc::new(KeyPositions));
     // Last: what DataFusion finds in need of yielding, it finds without this one.
     rules.push(Arc::new(YieldingJoins));
-    rules
+    rules.into_iter().map(|rule| Arc::new(Stoppable::new(rule)) as _).collect()
+}
+
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let rules = semantics::analyzer_rules();
+    rules.into_iter().map(|rule| Arc::new(Stoppable::new(rule)) as _).collect()
+}
+
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let rules = Optimizer::new().rules;
+    rules.into_iter().map(|rule| Arc::new(Stoppable::new(rule)) as _).collect()
 }
 
 fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
@@ -228,7 +246,8 @@ fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_analyzer_rules(semantics::analyzer_rules())
+        .with_analyzer_rules(analyzer_rules())
+        .with_optimizer_rules(optimizer_rules())
         .with_physical_optimizer_rules(physical_rules())
         .with_relation_planners(vec![Arc::new(SamplePlanner)])
         .with_table_factories(HashMap::new());

@@ -38,6 +38,11 @@ impl Definitions {
         self.passing = true;
     }
 
+    /// Whether there are views among them.
+    pub(crate) fn has_views(&self) -> bool {
+        !self.views.is_empty()
+    }
+
     /// Whether a plan on them is of use later.
     pub(crate) fn last(&self) -> bool {
         !self.passing

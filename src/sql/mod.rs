@@ -2,6 +2,7 @@
 //! (DML) are compiled here to the engine's transactions.
 
 mod allow;
+mod balance;
 mod cast;
 mod clauses;
 mod code;
@@ -18,8 +19,10 @@ mod explain;
 mod ingest;
 mod key_filter;
 mod key_range;
+mod limits;
 mod parameters;
 mod parse;
+mod planning;
 mod prepared;
 mod provider;
 mod queries;
@@ -68,6 +71,8 @@ pub struct SqlOptions {
     pub spill_dir: Option<std::path::PathBuf>,
     /// Time that planning one statement may take.
     pub planning_timeout: Duration,
+    /// Bytes of one value that a function makes, at most.
+    pub max_value_bytes: usize,
 }
 
 impl Default for SqlOptions {
@@ -77,6 +82,7 @@ impl Default for SqlOptions {
             max_sql_bytes: 1 << 20,
             spill_dir: None,
             planning_timeout: Duration::from_secs(10),
+            max_value_bytes: semantics::bounded::MAX_VALUE_BYTES,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! From text to statements: tokens, parameters, limits, and what is supported at all.
 
+use std::sync::Arc;
+
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
@@ -9,30 +11,27 @@ use super::code::Code;
 use super::context::TARGET_CATALOG;
 use super::dialect::OmenDialect;
 use super::error::{Error, Result};
+use super::planning::Deep;
 use super::semantics::patterns;
 use super::transaction::Control;
-use super::{SqlOptions, StatementKind};
+use super::{SqlOptions, StatementKind, balance, limits};
 
-/// Parentheses, subqueries and operators may nest this deep.
-const MAX_DEPTH: usize = 100;
-
-/// Operators in one chain such as `a + b + c`: the parser nests as many levels, and the planner's time
-/// grows with their square.
-const MAX_CHAIN: usize = 1_000;
+/// A syntax tree. It may be deep: it is shared, and dropped where there is room for that.
+pub(crate) type Tree = Arc<Deep<ast::Statement>>;
 
 /// A parsed statement, by what runs it.
 #[derive(Debug, Clone)]
 pub(crate) enum Statement {
     /// SELECT, VALUES, EXPLAIN: planned by DataFusion.
-    Query(Box<ast::Statement>),
+    Query(Tree),
     /// SHOW, DESCRIBE: a query over the system tables.
-    Show(Box<ast::Statement>),
+    Show(Tree),
     /// SET, RESET and the like: changes the session.
-    Set(Box<ast::Statement>),
+    Set(Tree),
     /// Changes rows.
-    Dml(Box<ast::Statement>),
+    Dml(Tree),
     /// Changes definitions.
-    Ddl(Box<ast::Statement>),
+    Ddl(Tree),
     /// BEGIN, COMMIT, SAVEPOINT and the like.
     Control(Control),
     /// KILL: stops the query of that number.
@@ -67,22 +66,24 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
     let mut tokens = Tokenizer::new(&OmenDialect, sql)
         .tokenize_with_location()
         .map_err(|e| Error::new(Code::SyntaxError, format!("{e}")))?;
-    check_chains(&tokens)?;
+    limits::check_tokens(&tokens)?;
     check_names(&tokens)?;
     number_parameters(&mut tokens)?;
     if begins_with(&tokens, &["CREATE", "EXTERNAL"]) {
         return Err(Error::unsupported("CREATE EXTERNAL TABLE is not supported"));
     }
     let mut statements = Parser::new(&OmenDialect)
-        .with_recursion_limit(MAX_DEPTH)
+        .with_recursion_limit(limits::MAX_NESTING)
         .with_tokens_with_locations(tokens)
         .parse_statements()
         .map_err(syntax_error)?;
     for statement in &mut statements {
+        balance::balance(statement);
+        limits::check_tree(statement)?;
         clauses::check(statement)?;
         patterns::rewrite(statement);
     }
-    statements.into_iter().map(classify).collect()
+    statements.into_iter().map(|statement| classify(sql, statement)).collect()
 }
 
 /// Whether a text is so short and plain that no part of it nests: a parser then needs next to no stack.
@@ -90,8 +91,8 @@ pub(crate) fn is_flat(sql: &str) -> bool {
     sql.len() <= 512
         && !sql.contains(['(', '[', '{'])
         && sql.split_ascii_whitespace().count() <= 24
-        // Signs, and only these, nest without brackets and words.
-        && sql.bytes().filter(|c| matches!(c, b'-' | b'+' | b'~' | b'!' | b'@' | b'|')).count() <= 8
+        // Without brackets and words only signs nest.
+        && sql.bytes().filter(|c| c.is_ascii_punctuation() && !b"_.,'\"".contains(c)).count() <= 24
 }
 
 /// Parses just one statement.
@@ -132,63 +133,11 @@ fn begins_with(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
 fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
     use datafusion::sql::sqlparser::parser::ParserError;
     match error {
-        ParserError::RecursionLimitExceeded => Error::new(
-            Code::StatementTooComplex,
-            format!("the statement nests deeper than the limit of {MAX_DEPTH} levels"),
-        ),
+        ParserError::RecursionLimitExceeded => limits::nests_too_deep(),
         ParserError::TokenizerError(m) | ParserError::ParserError(m) => {
             Error::new(Code::SyntaxError, format!("syntax error: {m}"))
         }
     }
-}
-
-/// Refuses chains of operators that would make a tree too deep to walk.
-fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
-    let mut chains = vec![0usize];
-    for token in tokens {
-        let chain = chains.last_mut();
-        match (&token.token, chain) {
-            (Token::LParen | Token::LBracket, _) => chains.push(0),
-            (Token::RParen | Token::RBracket, _) => {
-                // What is in parentheses is one term of the chain around it.
-                chains.pop();
-                if chains.is_empty() {
-                    chains.push(0);
-                }
-            }
-            (Token::Comma | Token::SemiColon, Some(chain)) => *chain = 0,
-            (Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_), _) => {}
-            (Token::Whitespace(_) | Token::Period | Token::Placeholder(_), _) => {}
-            (_, Some(chain)) => *chain += 1,
-            (_, None) => {}
-        }
-        if let (Token::Word(word), Some(chain)) = (&token.token, chains.last_mut()) {
-            use datafusion::sql::sqlparser::keywords::Keyword;
-            if matches!(
-                word.keyword,
-                Keyword::AND
-                    | Keyword::OR
-                    | Keyword::NOT
-                    | Keyword::UNION
-                    | Keyword::EXCEPT
-                    | Keyword::INTERSECT
-                    | Keyword::JOIN
-                    | Keyword::IS
-                    | Keyword::COLLATE
-            ) {
-                *chain += 1;
-            }
-        }
-        if chains.last().is_some_and(|c| *c > MAX_CHAIN) {
-            return Err(Error::new(
-                Code::StatementTooComplex,
-                format!(
-                    "an expression has more than {MAX_CHAIN} operators; use IN, VALUES or a join instead"
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Rewrites `?` to `$1`, `$2`, ... in order. Works on tokens, so text and comments stay as they are.
@@ -225,13 +174,13 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<()> {
 }
 
 /// Sorts a statement by what runs it; what nothing runs is refused by name.
-fn classify(statement: ast::Statement) -> Result<Statement> {
+fn classify(sql: &str, statement: ast::Statement) -> Result<Statement> {
     use ast::Statement as S;
     if let Some(control) = Control::of(&statement)? {
         return Ok(Statement::Control(control));
     }
-    let statement = Box::new(statement);
-    Ok(match statement.as_ref() {
+    let statement = Arc::new(Deep::of_text(sql, statement));
+    Ok(match &**statement {
         S::Query(_) | S::Explain { .. } => Statement::Query(statement),
         S::ExplainTable { .. }
         | S::ShowTables { .. }
@@ -274,7 +223,13 @@ mod tests {
         assert!(is_flat(
             "SELECT k, a, b, c FROM t WHERE k >= -12345678 AND k < 5 ORDER BY k LIMIT 10"
         ));
-        for deep in ["SELECT (1)".to_owned(), "NOT ".repeat(30), "-".repeat(30), "a ".repeat(300)] {
+        for deep in [
+            "SELECT (1)".to_owned(),
+            "1=".repeat(30),
+            "NOT ".repeat(30),
+            "-".repeat(30),
+            "a ".repeat(300),
+        ] {
             assert!(!is_flat(&deep), "{deep}");
         }
     }

@@ -9,6 +9,7 @@ use super::context::Description;
 use super::definitions::Definitions;
 use super::key_range::KeyStatement;
 use super::parse::Statement;
+use super::planning::Deep;
 use super::query::PlannedQuery;
 
 /// A parsed and checked statement. It holds no snapshot: each execution has its own. Its logical plan is used as long as the
@@ -23,7 +24,7 @@ pub struct Prepared {
     /// Where the fast path answers it.
     pub(super) key_range: Option<Arc<KeyStatement>>,
     /// The plan of a query.
-    pub(super) planned: Option<Arc<PlannedQuery>>,
+    pub(super) planned: Option<Arc<Deep<PlannedQuery>>>,
 }
 
 impl Prepared {

@@ -28,6 +28,7 @@ use super::code::Code;
 use super::context::{Description, PlanContext, StatementContext};
 use super::error::{Error, Result};
 use super::parse::Statement;
+use super::planning::Deep;
 use super::prepared::Prepared;
 use super::scan_exec::ScanExec;
 use super::workers::panic_error;
@@ -196,7 +197,7 @@ pub(crate) fn run(
     }
     // Each further binding is planned when the one before has ended.
     let workers = context.database.workers().clone();
-    let planned = Arc::new(planned);
+    let planned = Arc::new(Deep::new(planned));
     let announced = Arc::clone(&schema);
     let rest = stream::iter(bindings)
         .then(move |values| {

@@ -12,6 +12,7 @@ use super::database::Database;
 use super::error::{Error, ErrorKind, Result};
 use super::key_range::KeyStatement;
 use super::parse::{self, Statement};
+use super::planning::Deep;
 use super::prepared::Prepared;
 use super::queries::{Query, RunningQuery};
 use super::settings::Settings;
@@ -550,7 +551,10 @@ fn describe(
         Statement::Query(_) => {
             let query = query::plan(&plan_context, &statement)?;
             let description = query.description.clone();
-            planned = query.kept(&plan_context)?.map(Arc::new);
+            planned = query.kept(&plan_context)?.map(|plan| {
+                let views = plan_context.definitions().has_views();
+                Arc::new(if views { Deep::new(plan) } else { Deep::of_text(&sql, plan) })
+            });
             description
         }
     };

@@ -43,7 +43,7 @@ pub(crate) fn as_query(
         other => return Err(Error::unsupported(format!("{other} is not supported"))),
     };
     match parse::parse_one(&sql, context.statement().database.options())? {
-        Statement::Query(query) => Ok(*query),
+        Statement::Query(query) => Ok((**query).clone()),
         _ => Err(Error::internal("SHOW did not become a query")),
     }
 }

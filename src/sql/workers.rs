@@ -2,7 +2,9 @@
 //! nests. Threads are made when no idle one is left, and end when they have been idle for a while.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +14,12 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::error::{Error, Result};
+use super::planning::{self, Watch};
 use crate::engine;
 
-/// Stack of a worker, in bytes. Reserved, not used, until a statement is that deep.
-const STACK_BYTES: usize = 32 << 20;
+/// Stack of a worker, in bytes. Reserved, not used, until a statement is that deep: a level of a syntax tree takes up to 4 KiB to
+/// copy, and several times that without optimization.
+pub(super) const STACK_BYTES: usize = 64 << 20;
 
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -58,20 +62,24 @@ impl Workers {
     }
 
     /// Runs `work` on a thread of its own, inside the queries' runtime; a panic becomes an internal
-    /// error. Once begun, it runs to its end though the caller be dropped.
+    /// error. Once begun, it runs to its end though the caller be dropped; only planning ends early then.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (sender, receiver) = oneshot::channel();
         let runtime = self.runtime.clone();
+        let watch = Watch::default();
+        let flag = watch.flag();
         self.submit(Box::new(move || {
             let _entered = runtime.enter();
-            let result = caught(work);
+            let result = planning::watched(flag, || caught(work));
             // The receiver is gone where the caller was cancelled.
             let _ = sender.send(result);
         }))?;
-        receiver.await.map_err(|_| Error::internal("a worker thread ended before its work"))?
+        let result = receiver.await;
+        drop(watch);
+        result.map_err(|_| Error::internal("a worker thread ended before its work"))?
     }
 
     fn submit(&self, job: Job) -> Result<()> {
@@ -92,8 +100,42 @@ impl Workers {
     }
 }
 
+thread_local! {
+    static HAS_LARGE_STACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Drops a deep tree where there is room for it.
+pub(super) fn drop_on_large_stack<T: Send + 'static>(tree: T) {
+    if HAS_LARGE_STACK.get() {
+        return drop(tree);
+    }
+    // Without a thread it is better never freed than dropped here.
+    let tree = ManuallyDrop::new(tree);
+    let thread = std::thread::Builder::new().name("omendb-drop".into()).stack_size(STACK_BYTES);
+    let started = thread.spawn(move || {
+        HAS_LARGE_STACK.set(true);
+        drop(ManuallyDrop::into_inner(tree));
+    });
+    if let Err(error) = started {
+        tracing::warn!("cannot start a thread: {error}");
+    }
+}
+
+/// Does `work` on a large stack and waits for it.
+#[cfg(test)]
+pub(super) fn on_large_stack<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::Result<T> {
+    let work = move || {
+        HAS_LARGE_STACK.set(true);
+        work()
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join()
+}
+
 impl Shared {
     fn work(&self, first: Job) {
+        HAS_LARGE_STACK.set(true);
         first();
         loop {
             let mut state = self.state.lock();

@@ -14,6 +14,7 @@
 
 mod arguments;
 mod arithmetic;
+pub(crate) mod bounded;
 pub(crate) mod elementary;
 pub(crate) mod floats;
 mod lead_lag;
@@ -96,5 +97,6 @@ pub(crate) fn register(mut builder: SessionStateBuilder) -> SessionStateBuilder 
     functions.extend(elementary::functions());
     functions.push(patterns::similar_to_escape());
     builder.window_functions().get_or_insert_default().extend(lead_lag::functions());
-    builder
+    // Last: what stands in the place of DataFusion's functions is bounded too.
+    bounded::register(builder)
 }
