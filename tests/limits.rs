@@ -198,6 +198,44 @@ async fn arguments_that_size_something_are_bounded() {
     assert!(peak() < 4 << 30, "the process took {} bytes", peak());
 }
 
+/// What computes for long without giving way.
+const LONG: &[&str] = &[
+    "SELECT sum(levenshtein(repeat('ab', 10000), concat(repeat('ba', 10000), CAST(value AS TEXT)))) FROM generate_series(1, 100000)",
+    "SELECT count(*) FROM generate_series(1, 5000000) a JOIN generate_series(1, 5000000) b ON a.value * b.value < 0",
+    "SELECT sum(levenshtein(concat(repeat('ab', 10000), CAST(value AS TEXT)), repeat('ba', 10000))) FROM generate_series(1, 100000)",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_statements_do_not_wait_for_long_ones() {
+    let fixture = Fixture::new().await;
+    let database = fixture.session.database().clone();
+    let long: Vec<_> = LONG
+        .iter()
+        .map(|sql| {
+            let session = database.session();
+            tokio::spawn(async move {
+                let statement = session.prepare(sql).await?;
+                let rows = session.query(&statement, None).await?;
+                rows.stream.try_collect::<Vec<_>>().await
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut waits = Vec::new();
+    for i in 0..100 {
+        let begun = Instant::now();
+        assert_eq!(fixture.run(&format!("SELECT {i} + 1")).await.unwrap(), 1);
+        waits.push(begun.elapsed());
+    }
+    waits.sort();
+    println!("median {:?}, p99 {:?}, most {:?}", waits[50], waits[98], waits[99]);
+    // A busy machine has its own waits: those of a poll that keeps a thread would be tens of seconds.
+    assert!(waits[98] < Duration::from_secs(5), "{waits:?}");
+    let running = long.iter().filter(|task| !task.is_finished()).count();
+    assert_eq!(running, long.len(), "the long statements are too short");
+    long.iter().for_each(|task| task.abort());
+}
+
 #[tokio::test]
 async fn long_chains_run() {
     let fixture = Fixture::new().await;

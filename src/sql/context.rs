@@ -23,7 +23,6 @@ use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlT
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 
 use super::code::Code;
 use super::database::Database;
@@ -34,6 +33,7 @@ use super::parse::{self, Statement};
 use super::planning;
 use super::provider::EngineTable;
 use super::queries::Query;
+use super::runtimes::Lease;
 use super::scan_exec;
 use super::semantics::{self, time_zone::TimeZone};
 use super::settings::Settings;
@@ -259,9 +259,12 @@ impl PlanContext {
 
     /// Plans and runs a query; its batches come as they are asked for. Blocks; must not be called on an async thread.
     pub(crate) fn run(&self, plan: &LogicalPlan) -> Result<BlockingRows> {
-        let stream = self.start(self.physical_plan(plan)?)?;
-        let query = self.statement.query.clone();
-        Ok(BlockingRows { runtime: self.statement.database.runtime(), stream, query })
+        let plan = self.physical_plan(plan)?;
+        let lease = self.statement.database.lease()?;
+        let entered = lease.handle().enter();
+        let stream = self.start(plan)?;
+        drop(entered);
+        Ok(BlockingRows { stream, query: self.statement.query.clone(), lease })
     }
 
     fn planner(&self) -> SqlToRel<'_, Self> {
@@ -359,17 +362,18 @@ impl PlanContext {
 
 /// The batches of a query, for a thread that may block.
 pub(crate) struct BlockingRows {
-    runtime: Handle,
     stream: SendableRecordBatchStream,
     query: Option<Arc<Query>>,
+    /// Given back after the stream.
+    lease: Lease,
 }
 
 impl Iterator for BlockingRows {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Self { runtime, stream, query } = self;
-        runtime.block_on(async {
+        let Self { stream, query, lease } = self;
+        lease.handle().block_on(async {
             let stopped = async {
                 match query {
                     Some(query) => query.stopped().await,

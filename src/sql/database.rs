@@ -13,7 +13,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use parking_lot::Mutex;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 use super::SqlOptions;
 use super::context::CATALOG;
@@ -23,15 +23,13 @@ use super::prepared::Prepared;
 use super::queries::{Queries, Query};
 use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
 use super::rules::{KeyPositions, YieldingJoins};
+use super::runtimes::{Lease, Runtimes};
 use super::semantics::{self, bounded::Running};
 use super::session::Session;
 use super::settings::Settings;
 use super::types::UTC;
 use super::workers::Workers;
 use crate::engine::{DEFAULT_SCHEMA, Engine, Snapshot};
-
-/// Stack of a thread that runs queries, in bytes: expressions are evaluated as deep as they nest.
-const QUERY_STACK_BYTES: usize = 64 << 20;
 
 /// Statements of the fast path that are kept, and those with plans, which are larger.
 const MAX_RECOGNISED: usize = 1024;
@@ -52,8 +50,8 @@ struct Shared {
     /// Functions, rules and limits that every statement's state begins as a copy of.
     state: SessionState,
     workers: Workers,
-    /// Runs what queries compute, away from the threads that serve connections.
-    runtime: Option<Runtime>,
+    /// Run what queries compute, away from the threads that serve connections.
+    runtimes: Runtimes,
     /// Statements of the fast path. None of those that are kept holds a snapshot.
     recognised: Mutex<HashMap<StatementKey, Arc<Prepared>>>,
     /// Other statements.
@@ -70,32 +68,18 @@ fn statement_key(settings: &Settings, sql: &str) -> StatementKey {
     (Arc::clone(&settings.current_schema), Arc::clone(&settings.time_zone), sql.to_owned())
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // The last handle may be dropped on an async thread, which must not wait.
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl Database {
     /// SQL over `engine`.
     pub fn new(engine: Engine, options: SqlOptions) -> Result<Self> {
         let state = base_state(runtime_env(&options)?);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("omendb-query")
-            .thread_stack_size(QUERY_STACK_BYTES)
-            .enable_time()
-            .build()
-            .map_err(crate::engine::Error::from)?;
-        let workers = Workers::new(runtime.handle().clone());
+        let runtimes = Runtimes::new()?;
+        let workers = Workers::new(runtimes.common().clone());
         let shared = Shared {
             engine,
             options,
             state,
             workers,
-            runtime: Some(runtime),
+            runtimes,
             recognised: Mutex::default(),
             planned: Mutex::default(),
             queries: Queries::default(),
@@ -167,7 +151,12 @@ impl Database {
         &self.shared.options
     }
 
-    /// The runtime that queries compute in.
+    /// A runtime for what one statement computes.
+    pub(crate) fn lease(&self) -> Result<Lease> {
+        self.shared.runtimes.lease()
+    }
+
+    /// The runtime of what is short, or blocks on threads made for that.
     pub(crate) fn runtime(&self) -> Handle {
         self.shared.workers.runtime().clone()
     }

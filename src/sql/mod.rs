@@ -30,6 +30,7 @@ mod query;
 mod rank;
 mod room;
 mod rules;
+mod runtimes;
 mod scan_exec;
 mod script;
 mod semantics;

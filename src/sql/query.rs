@@ -226,17 +226,21 @@ fn start(
     if let Some(part) = part {
         physical = restrict(physical, part)?;
     }
-    let direct = reads_only(&physical);
-    let stream = context.start(physical)?;
-    if direct {
+    if reads_only(&physical) {
         // The scan reads on a blocking thread; nothing is computed where it is polled.
-        return Ok(stream);
+        return context.start(physical);
     }
-    let runtime = context.statement().database.runtime();
+    let lease = context.statement().database.lease()?;
+    let runtime = lease.handle().clone();
+    let entered = runtime.enter();
+    let stream = context.start(physical)?;
+    drop(entered);
     let mut builder = RecordBatchReceiverStreamBuilder::new(stream.schema(), READ_AHEAD);
     let sender = builder.tx();
     builder.spawn_on(
         async move {
+            // Given back after the stream.
+            let _lease = lease;
             let mut stream = AssertUnwindSafe(stream).catch_unwind();
             while let Some(batch) = stream.next().await {
                 let batch = match batch {
