@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{engine, flight, sql};
+use crate::{engine, flight, machine, sql};
 
 /// A number of bytes, written as `1GiB`, `64MiB` or plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,8 +176,9 @@ settings! {
     data_dir, "OMENDB_DATA_DIR", "DIR": PathBuf = PathBuf::from("omendb-data");
     /// Address to listen on; port 0 takes a free one
     listen, "OMENDB_LISTEN", "HOST:PORT": String = "127.0.0.1:50051".to_owned();
-    /// Memory to work with: half for the cache, a quarter for queries, the rest for loads and recent writes
-    memory, "OMENDB_MEMORY", "BYTES": Bytes = Bytes(1 << 30);
+    /// Memory to work with: half for the cache, a quarter for queries, the rest for loads, recent writes and connections;
+    /// by default half of what the machine or control group has
+    memory, "OMENDB_MEMORY", "BYTES": Bytes = machine::half_of_memory();
     /// What to log: error, warn, info, debug, trace, or a filter like "info,omendb=debug"
     log, "OMENDB_LOG", "FILTER": String = "info".to_owned();
     /// How log lines on stderr look
@@ -186,6 +187,14 @@ settings! {
     max_message, "OMENDB_MAX_MESSAGE", "BYTES": Bytes = Bytes(64 << 20);
     /// Connections at most; more wait to be accepted
     max_connections, "OMENDB_MAX_CONNECTIONS", "COUNT": usize = 1024;
+    /// Calls that are open at once, at most, results that are being read included; more are refused
+    max_calls, "OMENDB_MAX_CALLS", "COUNT": usize = 4096;
+    /// Statements that run at once, at most; more wait
+    max_statements, "OMENDB_MAX_STATEMENTS", "COUNT": usize = 256;
+    /// Bulk loads at once, at most; more wait
+    max_loads, "OMENDB_MAX_LOADS", "COUNT": usize = 16;
+    /// How long what finds no place or no memory waits for it before it is refused
+    queue_timeout, "OMENDB_QUEUE_TIMEOUT", "TIME": Time = Time(Duration::from_secs(30));
     /// A session that is idle for longer is closed
     session_idle, "OMENDB_SESSION_IDLE", "TIME": Time = Time(Duration::from_secs(3600));
     /// A transaction that is idle for longer is rolled back
@@ -235,23 +244,34 @@ pub fn check_environment() -> Result<(), String> {
 }
 
 impl Settings {
+    fn memory_bytes(&self) -> usize {
+        usize::try_from(self.memory.0).unwrap_or(usize::MAX)
+    }
+
+    /// What the memory is for.
+    fn shares(&self) -> sql::Shares {
+        sql::Shares::of(self.memory_bytes())
+    }
+
     /// The engine's options.
     pub fn engine_options(&self) -> engine::Options {
-        let memory = usize::try_from(self.memory.0).unwrap_or(usize::MAX);
-        let default = engine::Options::default();
+        let shares = self.shares();
         engine::Options {
-            cache_bytes: memory / 2,
-            load_buffer_bytes: memory / 8,
-            memtable_bytes: (memory / 32).max(1 << 20),
-            write_set_bytes: default.write_set_bytes.min(memory / 16),
-            ..default
+            cache_bytes: shares.cache,
+            load_buffer_bytes: shares.loads,
+            memtable_bytes: shares.memtable,
+            write_set_bytes: shares.write_sets,
+            ..engine::Options::default()
         }
     }
 
     /// The options of SQL. What sorts and joins spill goes below the data directory.
     pub fn sql_options(&self) -> sql::SqlOptions {
         sql::SqlOptions {
-            query_memory_bytes: usize::try_from(self.memory.0 / 4).unwrap_or(usize::MAX),
+            memory: self.shares(),
+            max_statements: self.max_statements,
+            max_loads: self.max_loads,
+            queue_timeout: self.queue_timeout.0,
             max_sql_bytes: usize::try_from(self.max_sql.0).unwrap_or(usize::MAX),
             spill_dir: Some(self.data_dir.join("spill")),
             planning_timeout: self.planning_timeout.0,
@@ -261,16 +281,19 @@ impl Settings {
 
     /// The options of the Flight service.
     pub fn flight_options(&self) -> flight::Options {
-        let memory = usize::try_from(self.memory.0).unwrap_or(usize::MAX);
-        let default = flight::Options::default();
+        let shares = self.shares();
+        let max_message = usize::try_from(self.max_message.0).unwrap_or(usize::MAX);
+        let max_message = sql::Shares::message(self.memory_bytes(), max_message);
         flight::Options {
-            max_message_bytes: usize::try_from(self.max_message.0).unwrap_or(usize::MAX),
+            max_message_bytes: max_message,
+            // What one may grow to when uncompressed.
+            max_decoded_bytes: sql::Shares::message(self.memory_bytes(), 4 * max_message),
             session_idle: self.session_idle.0,
             transaction_idle: self.transaction_idle.0,
             result_lease: self.result_lease.0,
-            kept_bytes: (memory / 16).max(1 << 20),
-            load_ahead_bytes: (memory / 32).max(1 << 20),
-            ..default
+            kept_bytes: shares.kept,
+            load_ahead_bytes: shares.memtable,
+            ..flight::Options::default()
         }
     }
 }

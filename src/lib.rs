@@ -8,6 +8,8 @@ pub mod engine;
 #[cfg(feature = "server")]
 pub mod flight;
 #[cfg(feature = "server")]
+mod machine;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
 pub mod sql;

@@ -47,7 +47,7 @@ pub use upkeep::{FailingTask, Task};
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     /// What fails of the work in the background.
     upkeep: Upkeep,
     closed: AtomicBool,
+    /// Bulk loads under way: they share the memory for loads.
+    load_count: AtomicUsize,
     /// Held as long as anything uses the files.
     _lock: Lock,
 }
@@ -331,6 +333,7 @@ impl Engine {
             wake: Condvar::new(),
             upkeep: Upkeep::default(),
             closed: AtomicBool::new(false),
+            load_count: AtomicUsize::new(0),
             _lock: Lock(lock),
             options,
         });

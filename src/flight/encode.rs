@@ -24,6 +24,9 @@ use crate::sql::{self, Code};
 /// Bytes of rows in one message, about.
 const MESSAGE_BYTES: usize = 2 << 20;
 
+/// The same where memory is short.
+const MIN_MESSAGE_BYTES: usize = 64 << 10;
+
 /// The messages of one stream.
 pub(crate) type FlightStream = BoxStream<'static, Result<Message, Status>>;
 
@@ -43,6 +46,7 @@ pub(crate) fn rows(
     database: &sql::Database,
 ) -> FlightStream {
     let mut encoder = Encoder::new(rows.stream, wire);
+    encoder.sharer = Some(database.memory().results.join());
     let Some(compression) = compression else { return encoder.boxed() };
     encoder.compression = Some(compression);
     // It takes milliseconds a message: that is done where queries compute. `None` says that all has been sent.
@@ -91,6 +95,8 @@ struct Encoder {
     rows: BoxStream<'static, sql::Result<RecordBatch>>,
     wire: SchemaRef,
     compression: Option<CompressionType>,
+    /// Its part of the memory for results.
+    sharer: Option<sql::Sharer>,
     /// Made with the first batch.
     encoder: Option<StreamEncoder>,
     queue: VecDeque<Message>,
@@ -107,6 +113,7 @@ impl Encoder {
             rows,
             wire,
             compression: None,
+            sharer: None,
             encoder: None,
             queue: VecDeque::new(),
             schema_sent: false,
@@ -169,17 +176,24 @@ impl Encoder {
         Ok(())
     }
 
+    /// Bytes of the next message, about: smaller ones where many results are open, of which each may have to keep one.
+    fn message_bytes(&self) -> usize {
+        let share = self.sharer.as_ref().map_or(MESSAGE_BYTES, sql::Sharer::bytes);
+        share.clamp(MIN_MESSAGE_BYTES, MESSAGE_BYTES)
+    }
+
     /// Encodes the next message's worth of the present batch.
     fn encode_pending(&mut self, batch: RecordBatch) -> Result<(), Status> {
         let rows = batch.num_rows();
         let bytes = slice_bytes(&batch);
-        if bytes <= MESSAGE_BYTES || rows == 1 {
+        let message_bytes = self.message_bytes();
+        if bytes <= message_bytes || rows == 1 {
             return self.encode_message(&batch);
         }
         // As many rows as fit on average; fewer where these turn out to be the large ones.
-        let messages = bytes.div_ceil(MESSAGE_BYTES);
+        let messages = bytes.div_ceil(message_bytes);
         let mut count = rows.div_ceil(messages);
-        while count > 1 && slice_bytes(&batch.slice(0, count)) > 2 * MESSAGE_BYTES {
+        while count > 1 && slice_bytes(&batch.slice(0, count)) > 2 * message_bytes {
             count /= 2;
         }
         if count < rows {

@@ -3,12 +3,14 @@
 //! completes, whoever is still listening.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use arrow_flight::{FlightData, PutResult};
 use bytes::Bytes;
 use prost::Message;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -19,7 +21,7 @@ use super::service::{State, within};
 use super::session::Call;
 use super::{metadata, proto, status, wire_type};
 use crate::engine::{OnConflict, TableName, WriteResult};
-use crate::sql::{Code, Ingest, IngestMode, IngestRequest, Within};
+use crate::sql::{Code, Ingest, IngestMode, IngestRequest, Memory, Reservation, Within};
 
 /// Call header, and key of schema metadata, that say what to do with rows whose key exists.
 const ON_CONFLICT_HEADER: &str = "x-omendb-on-conflict";
@@ -27,6 +29,9 @@ const ON_CONFLICT: &str = "on_conflict";
 /// The same for what to do with the table, where the descriptor is a path.
 const MODE_HEADER: &str = "x-omendb-mode";
 const MODE: &str = "mode";
+
+/// A load that has sent nothing for so long gives way to those that wait for a place.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// Where a load goes.
 #[derive(Debug)]
@@ -98,8 +103,8 @@ impl Target {
 
 /// What the stream tells the thread.
 enum Feed {
-    /// A message, and its share of the bytes that may be under way.
-    Message(Bytes, Bytes, OwnedSemaphorePermit),
+    /// A message, its share of the bytes that may be under way, and the room that it was received in.
+    Message(Bytes, Bytes, OwnedSemaphorePermit, Vec<Reservation>),
     /// The stream ended as it should: commit.
     End,
 }
@@ -112,8 +117,7 @@ pub(super) async fn load(
     target: Target,
     mut incoming: Incoming,
 ) -> Result<PutResult, Status> {
-    // Four times a message: what one may grow to when uncompressed.
-    let mut decoder = Decoder::new(4 * state.options.max_message_bytes as u64);
+    let mut decoder = Decoder::new(state.options.max_decoded_bytes as u64);
     let schema = read_schema(&mut decoder, &mut incoming).await?;
     let within = target.within;
     let request = request(target, headers, schema)?;
@@ -122,9 +126,10 @@ pub(super) async fn load(
 
     let query = Arc::clone(ingest.query());
     let (sender, receiver) = mpsc::channel(64);
-    let loader = tokio::task::spawn_blocking(move || run(ingest, decoder, receiver));
+    let memory = call.session.sql.database().memory().clone();
+    let loader = tokio::task::spawn_blocking(move || run(ingest, decoder, receiver, memory));
     let fed = tokio::select! {
-        fed = feed(&mut incoming, &sender, state.options.load_ahead_bytes) => fed,
+        fed = feed(&mut incoming, &sender, state) => fed,
         () = query.stopped() => Err(status::new(Code::QueryCanceled, "the load was cancelled; nothing was loaded")),
     };
     if fed.is_ok() {
@@ -210,12 +215,25 @@ fn request(
     Ok(IngestRequest { table: target.table, mode, on_conflict, schema })
 }
 
+/// Ends when the client has sent nothing for long and other loads wait for its place.
+async fn stalled(state: &State) -> Status {
+    tokio::time::sleep(STALLED).await;
+    while !state.sessions.database().loads_wait() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let message = format!(
+        "too many loads: this one sent nothing for {STALLED:?}, and others wait for its place (max_loads); nothing was loaded"
+    );
+    status::new(Code::TooManyConnections, message)
+}
+
 /// Hands messages on as there is room for them, until the stream ends or the thread gives up.
 async fn feed(
     incoming: &mut Incoming,
     sender: &mpsc::Sender<Feed>,
-    ahead_bytes: usize,
+    state: &State,
 ) -> Result<(), Status> {
+    let ahead_bytes = state.options.load_ahead_bytes;
     // In KiB, so that the count fits; a message larger than the whole room takes all of it.
     let room = u32::try_from(ahead_bytes >> 10).unwrap_or(u32::MAX >> 4).max(1);
     let semaphore = Arc::new(Semaphore::new(room as usize));
@@ -224,6 +242,7 @@ async fn feed(
         let message = tokio::select! {
             message = incoming.next() => message?,
             () = sender.closed() => return Ok(()),
+            e = stalled(state) => return Err(e),
         };
         let Some(FlightData { data_header, data_body, .. }) = message else { return Ok(()) };
         let share = u32::try_from(data_body.len() >> 10).unwrap_or(room).clamp(1, room);
@@ -233,10 +252,26 @@ async fn feed(
         };
         let permit =
             permit.map_err(|_| status::new(Code::InternalError, "the load's room is closed"))?;
-        if sender.send(Feed::Message(data_header, data_body, permit)).await.is_err() {
+        let room = incoming.received.take();
+        if sender.send(Feed::Message(data_header, data_body, permit, room)).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// Room for what a message becomes: as much again as its buffers when they are cast, and what they hold when they were
+/// compressed. Whoever has it waits for no client, so it is free again soon. Blocks.
+fn decoding(
+    memory: &Memory,
+    decoder: &Decoder,
+    header: &[u8],
+    body: &[u8],
+) -> Result<Reservation, Status> {
+    let bytes = usize::try_from(decoder.check(header, body)?).unwrap_or(usize::MAX);
+    if let Some(room) = memory.decoding.try_reserve(bytes) {
+        return Ok(room);
+    }
+    Handle::current().block_on(memory.decoding.reserve(bytes)).map_err(status::from_sql)
 }
 
 /// The thread of a load. `None` says that the stream broke: the ingest is dropped, which leaves nothing.
@@ -244,15 +279,17 @@ fn run(
     mut ingest: Ingest,
     mut decoder: Decoder,
     mut receiver: mpsc::Receiver<Feed>,
+    memory: Memory,
 ) -> Result<Option<WriteResult>, Status> {
     while let Some(fed) = receiver.blocking_recv() {
         match fed {
-            Feed::Message(header, body, permit) => {
+            Feed::Message(header, body, permit, room) => {
+                let _decoding = decoding(&memory, &decoder, &header, &body)?;
                 let decoded = decoder.decode(&header, body)?;
                 if let Decoded::Batch(batch) = decoded {
                     ingest.push(&batch).map_err(status::from_sql)?;
                 }
-                drop(permit);
+                drop((permit, room));
             }
             Feed::End => return ingest.finish().map(Some).map_err(status::from_sql),
         }

@@ -64,6 +64,29 @@ impl Decoder {
             .unwrap_or_else(|_| Err(bad("the Arrow message is malformed")))
     }
 
+    /// Bytes of the buffers of a message when they are uncompressed; an error where it is malformed.
+    pub(crate) fn check(&self, header: &[u8], body: &[u8]) -> Result<u64, Status> {
+        if header.is_empty() {
+            return Ok(0);
+        }
+        let walk = || {
+            let message = ipc::root_as_message(header)
+                .map_err(|e| bad(format!("the header is not an Arrow message: {e}")))?;
+            let (version, limit) = (message.version(), self.limit_bytes);
+            if let Some(batch) = message.header_as_record_batch() {
+                return check::batch(batch, &*self.expect_schema()?, version, body, limit);
+            }
+            match message.header_as_dictionary_batch() {
+                Some(batch) => {
+                    check::dictionary(batch, &*self.expect_schema()?, version, body, limit)
+                }
+                None => Ok(0),
+            }
+        };
+        catch_unwind(AssertUnwindSafe(walk))
+            .unwrap_or_else(|_| Err(bad("the Arrow message is malformed")))
+    }
+
     fn decode_message(&mut self, header: &[u8], body: Bytes) -> Result<Decoded, Status> {
         let message = ipc::root_as_message(header)
             .map_err(|e| bad(format!("the header is not an Arrow message: {e}")))?;

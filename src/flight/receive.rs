@@ -7,6 +7,7 @@ use prost::Message;
 use tonic::{Request, Status, Streaming};
 
 use super::complete::{self, Complete};
+use super::inflow::{self, Inflow};
 use super::ipc::{Decoded, Decoder};
 use super::parameters::{Messages, Parameters, Received};
 use super::service::{Asked, State, asked, unsupported, within};
@@ -27,6 +28,8 @@ pub(super) struct Incoming {
     pub(super) first: Option<FlightData>,
     pub(super) rest: Streaming<FlightData>,
     complete: Complete,
+    /// The room of its messages.
+    pub(super) received: Inflow,
 }
 
 impl Incoming {
@@ -50,6 +53,7 @@ pub(super) async fn put(
 ) -> Result<std::option::IntoIter<PutResult>, Status> {
     let (headers, extensions, mut rest) = request.into_parts();
     let complete = complete::of(&extensions)?;
+    let received = inflow::of(&extensions);
     let Some(mut first) = rest.message().await.map_err(status::of_message)? else {
         return Err(status::new(Code::ProtocolViolation, EMPTY));
     };
@@ -57,7 +61,7 @@ pub(super) async fn put(
         .flight_descriptor
         .take()
         .ok_or_else(|| status::new(Code::ProtocolViolation, EMPTY))?;
-    let mut incoming = Incoming { first: Some(first), rest, complete };
+    let mut incoming = Incoming { first: Some(first), rest, complete, received };
     let result = match asked(&descriptor)? {
         Asked::Table(table) => {
             let target = ingest::Target::of_path(table);

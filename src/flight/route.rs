@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use arrow_flight::Ticket;
 use arrow_flight::flight_service_server::FlightServiceServer;
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body::Body;
 use tonic::codec::{Codec, Streaming};
@@ -17,6 +18,7 @@ use tonic_prost::ProstCodec;
 
 use super::body::RowsBody;
 use super::complete::{self, Watched};
+use super::inflow::{self, Measured};
 use super::service::Service;
 use super::status;
 use crate::sql::Code;
@@ -48,10 +50,9 @@ type Answer = Result<http::Response<tonic::body::Body>, Infallible>;
 
 impl<B> tower::Service<http::Request<B>> for FlightServer
 where
-    B: Body + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
-    B::Data: Send,
-    Watched<B>: Body<Data = B::Data, Error = B::Error>,
+    Watched<Measured<B>>: Body<Data = Bytes, Error = <Measured<B> as Body>::Error>,
 {
     type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
@@ -62,6 +63,8 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let budget = &self.service.memory().incoming;
+        let request = inflow::measure(request, budget, self.service.max_message_bytes());
         if request.uri().path() == DO_GET {
             let service = self.service.clone();
             return Box::pin(async move {

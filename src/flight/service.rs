@@ -39,6 +39,8 @@ use crate::sql::{self, Code, Database, TransactionId, Within};
 pub struct Options {
     /// Bytes of one incoming message at most.
     pub max_message_bytes: usize,
+    /// Bytes of one incoming message at most when it is uncompressed.
+    pub max_decoded_bytes: usize,
     /// Sessions at most.
     pub max_sessions: usize,
     /// A session that is idle for longer is closed.
@@ -57,6 +59,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_message_bytes: 64 << 20,
+            max_decoded_bytes: 256 << 20,
             max_sessions: 10_000,
             session_idle: Duration::from_secs(3600),
             transaction_idle: Duration::from_secs(1800),
@@ -175,6 +178,11 @@ impl Service {
     /// Bytes of one incoming message at most.
     pub(super) fn max_message_bytes(&self) -> usize {
         self.0.options.max_message_bytes
+    }
+
+    /// The budgets of the database.
+    pub(crate) fn memory(&self) -> &sql::Memory {
+        self.0.sessions.database().memory()
     }
 
     /// The rows of a ticket.

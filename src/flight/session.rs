@@ -28,6 +28,8 @@ const TOKEN_PREFIX: &str = "omendb-session-";
 pub struct Connection {
     /// Differs from that of every other connection of this server.
     pub id: u64,
+    /// Calls of it that are open.
+    pub calls: Arc<AtomicUsize>,
 }
 
 /// A client's session.

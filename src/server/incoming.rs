@@ -1,11 +1,12 @@
-//! The accept loop. It accepts a bounded number of connections, waits when descriptors run out instead of spinning, and
-//! drops those that say nothing.
+//! The accept loop. It accepts a bounded number of connections, waits when descriptors run out instead of spinning, and drops
+//! those that do not begin to speak.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,13 +20,18 @@ use tonic::transport::server::Connected;
 
 use super::ConnectionLimit;
 use crate::flight::{Connection, Service};
+use crate::sql::{Budget, Reservation};
 
-/// A connection must say something within this time.
-const SILENCE: Duration = Duration::from_secs(10);
-/// When there is no room for a new connection, one that was silent for longer is closed.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// A connection must have begun to speak HTTP/2 within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// When there is no room for a new connection, one whose handshake took longer than this is closed, and after that one that is
+/// older than the second and has made no call yet.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Waits between failed accepts: doubled each time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// What a connection's client may send before anybody asks for it: at most, and at least. HTTP/2 begins with the latter.
+const WINDOW: (usize, usize) = (16 << 20, 64 << 10);
 
 /// A limit of connections that leaves half of the process's descriptors to files.
 pub(super) fn limit(max_connections: usize) -> ConnectionLimit {
@@ -51,40 +57,62 @@ fn descriptor_limit() -> Option<usize> {
 /// When a connection came, and what closes it.
 type Waiting = (Instant, oneshot::Sender<()>);
 
-/// Connections that have said nothing yet, oldest first.
+/// Connections that have not been used yet, oldest first.
 #[derive(Debug, Clone, Default)]
-struct Silent(Arc<Mutex<BTreeMap<u64, Waiting>>>);
+struct Unused(Arc<Mutex<UnusedInner>>);
 
-impl Silent {
+#[derive(Debug, Default)]
+struct UnusedInner {
+    /// In their handshake.
+    silent: BTreeMap<u64, Waiting>,
+    /// After it, without a call.
+    idle: BTreeMap<u64, Waiting>,
+}
+
+impl Unused {
     fn add(&self, id: u64) -> oneshot::Receiver<()> {
         let (close, closed) = oneshot::channel();
-        self.0.lock().insert(id, (Instant::now(), close));
+        self.0.lock().silent.insert(id, (Instant::now(), close));
         closed
     }
 
-    fn remove(&self, id: u64) {
-        self.0.lock().remove(&id);
+    /// Its handshake is done.
+    fn spoken(&self, id: u64) {
+        let mut inner = self.0.lock();
+        if let Some(waiting) = inner.silent.remove(&id) {
+            inner.idle.insert(id, waiting);
+        }
     }
 
-    /// Closes the oldest one, unless it is so young that it may be about to speak.
+    fn remove(&self, id: u64) {
+        let mut inner = self.0.lock();
+        inner.silent.remove(&id);
+        inner.idle.remove(&id);
+    }
+
+    /// Closes the oldest one, unless it is so young that it may be about to be used.
     fn close_oldest(&self) {
-        let mut silent = self.0.lock();
-        if let Some(oldest) = silent.first_entry()
-            && oldest.get().0.elapsed() > PATIENCE
-        {
+        fn pop(waiting: &mut BTreeMap<u64, Waiting>, patience: Duration) -> Option<Waiting> {
+            let oldest = waiting.first_entry()?;
+            (oldest.get().0.elapsed() > patience).then(|| oldest.remove())
+        }
+        let mut inner = self.0.lock();
+        let oldest =
+            pop(&mut inner.silent, PATIENCE.0).or_else(|| pop(&mut inner.idle, PATIENCE.1));
+        if let Some((_, close)) = oldest {
             // Its task may be gone already, and then there is room.
-            let _ = oldest.remove().1.send(());
+            let _ = close.send(());
         }
     }
 }
 
-/// Waits for room for a connection, at the cost of those that say nothing.
-async fn room(limit: &ConnectionLimit, silent: &Silent) -> Option<OwnedSemaphorePermit> {
+/// Waits for room for a connection, at the cost of those that are not used.
+async fn room(limit: &ConnectionLimit, unused: &Unused) -> Option<OwnedSemaphorePermit> {
     let mut permit = pin!(Arc::clone(limit).acquire_owned());
     loop {
-        silent.close_oldest();
+        unused.close_oldest();
         // The semaphore is never closed.
-        if let Ok(permit) = timeout(PATIENCE / 10, &mut permit).await {
+        if let Ok(permit) = timeout(PATIENCE.0 / 10, &mut permit).await {
             return permit.ok();
         }
     }
@@ -95,28 +123,73 @@ pub(super) fn accept(
     listener: TcpListener,
     limit: ConnectionLimit,
     service: Service,
-) -> impl Stream<Item = io::Result<Conn>> {
-    let silent = Silent::default();
-    let state = (listener, limit, service, silent, 1_u64);
-    futures::stream::unfold(state, |(listener, limit, service, silent, id)| async move {
+    windows: Budget,
+) -> impl Stream<Item = Conn> {
+    let unused = Unused::default();
+    let state = (listener, limit, service, windows, unused, 1_u64);
+    futures::stream::unfold(state, |(listener, limit, service, windows, unused, id)| async move {
         let permit = match Arc::clone(&limit).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => room(&limit, &silent).await?,
+            Err(_) => room(&limit, &unused).await?,
         };
         let stream = accept_one(&listener).await;
         if let Err(e) = stream.set_nodelay(true) {
             tracing::debug!("TCP_NODELAY: {e}");
         }
+        let (window, reservation) = window(&windows);
         let conn = Conn {
             stream,
-            silence: Some((Box::pin(sleep(SILENCE)), silent.add(id))),
-            silent: silent.clone(),
+            handshake: Some((Handshake::default(), Box::pin(sleep(HANDSHAKE)))),
+            close: Some(unused.add(id)),
+            unused: unused.clone(),
             id,
+            calls: Arc::default(),
             service: service.clone(),
+            window,
+            ended: None,
+            _reservation: reservation,
             _permit: permit,
         };
-        Some((Ok(conn), (listener, limit, service, silent, id + 1)))
+        Some((conn, (listener, limit, service, windows, unused, id + 1)))
     })
+}
+
+/// The window of a new connection: a quarter of what is left for windows, so that few have large ones and many small ones.
+fn window(windows: &Budget) -> (usize, Option<Reservation>) {
+    let wanted = (windows.free_bytes() / 4).min(WINDOW.0);
+    if wanted <= WINDOW.1 {
+        return (WINDOW.1, None);
+    }
+    match windows.try_reserve(wanted) {
+        Some(reservation) => (wanted, Some(reservation)),
+        None => (WINDOW.1, None),
+    }
+}
+
+/// How far a client is with what HTTP/2 begins with: 24 bytes of preface, and a SETTINGS frame.
+#[derive(Debug, Default)]
+struct Handshake {
+    /// Bytes that came.
+    count: usize,
+    /// Length of the frame's content, as far as its three bytes are known.
+    length: usize,
+}
+
+impl Handshake {
+    const PREFACE: usize = 24;
+    const HEAD: usize = 9;
+
+    /// Looks at bytes that came; says whether all is there.
+    fn pass(&mut self, bytes: &[u8]) -> bool {
+        let length = Self::PREFACE..Self::PREFACE + 3;
+        for (place, byte) in (self.count..length.end).zip(bytes) {
+            if length.contains(&place) {
+                self.length = self.length << 8 | usize::from(*byte);
+            }
+        }
+        self.count += bytes.len();
+        self.count >= Self::PREFACE + Self::HEAD + self.length
+    }
 }
 
 async fn accept_one(listener: &TcpListener) -> TcpStream {
@@ -148,17 +221,25 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
 /// A connection that counts against the limit until it is dropped.
 pub(super) struct Conn {
     stream: TcpStream,
-    /// Until the first bytes arrive: when it is closed for its silence, or to make room.
-    silence: Option<(Pin<Box<Sleep>>, oneshot::Receiver<()>)>,
-    silent: Silent,
+    /// Until it is done, and when it takes too long.
+    handshake: Option<(Handshake, Pin<Box<Sleep>>)>,
+    /// Until its first call: what closes it to make room.
+    close: Option<oneshot::Receiver<()>>,
+    unused: Unused,
     id: u64,
+    calls: Arc<AtomicUsize>,
     service: Service,
+    /// Bytes that its client may send before anybody asks for them.
+    pub(super) window: usize,
+    /// Told when it is gone.
+    pub(super) ended: Option<oneshot::Sender<()>>,
+    _reservation: Option<Reservation>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.silent.remove(self.id);
+        self.unused.remove(self.id);
         self.service.disconnected(self.id);
     }
 }
@@ -167,7 +248,27 @@ impl Connected for Conn {
     type ConnectInfo = Connection;
 
     fn connect_info(&self) -> Connection {
-        Connection { id: self.id }
+        Connection { id: self.id, calls: Arc::clone(&self.calls) }
+    }
+}
+
+impl Conn {
+    /// Why it must be closed, if it must.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+        if let Some((_, limit)) = &mut self.handshake
+            && limit.as_mut().poll(cx).is_ready()
+        {
+            return Some("the client did not begin to speak HTTP/2");
+        }
+        if self.close.is_some() && self.calls.load(Ordering::Relaxed) > 0 {
+            self.close = None;
+            self.unused.remove(self.id);
+        }
+        let close = self.close.as_mut()?;
+        Pin::new(close)
+            .poll(cx)
+            .is_ready()
+            .then_some("others need the place of a connection that was not used")
     }
 }
 
@@ -178,23 +279,21 @@ impl AsyncRead for Conn {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Pending => {
-                let closed = this.silence.as_mut().is_some_and(|(sleep, close)| {
-                    sleep.as_mut().poll(cx).is_ready() || Pin::new(close).poll(cx).is_ready()
-                });
-                if closed {
-                    let e = io::Error::new(io::ErrorKind::TimedOut, "the client said nothing");
-                    return Poll::Ready(Err(e));
-                }
-                Poll::Pending
-            }
-            ready => {
-                if this.silence.take().is_some() {
-                    this.silent.remove(this.id);
-                }
-                ready
-            }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if read.is_ready()
+            && let Some((handshake, _)) = &mut this.handshake
+            && handshake.pass(&buf.filled()[before..])
+        {
+            this.handshake = None;
+            this.unused.spoken(this.id);
+        }
+        if this.handshake.is_none() && this.close.is_none() {
+            return read;
+        }
+        match this.is_over(cx) {
+            Some(why) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why))),
+            None => read,
         }
     }
 }
@@ -226,5 +325,34 @@ impl AsyncWrite for Conn {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_is_done_with_its_last_byte() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 9]);
+        for size in [1, 2, 24, 25, 40] {
+            let mut handshake = Handshake::default();
+            let pieces: Vec<bool> = bytes.chunks(size).map(|p| handshake.pass(p)).collect();
+            let (last, rest) = pieces.split_last().unwrap();
+            assert!(*last && !rest.contains(&true), "pieces of {size}");
+        }
+        assert!(!Handshake::default().pass(b"P"));
+    }
+
+    #[test]
+    fn windows_shrink_as_connections_come() {
+        let windows = Budget::new("windows", 8 << 20, Duration::ZERO);
+        let taken: Vec<_> = (0..100).map(|_| window(&windows)).collect();
+        assert_eq!(taken[0].0, 2 << 20);
+        assert!(taken.windows(2).all(|w| w[1].0 <= w[0].0));
+        assert_eq!(taken[99].0, WINDOW.1);
+        drop(taken);
+        assert_eq!(window(&windows).0, 2 << 20);
     }
 }

@@ -1,19 +1,29 @@
 //! The server: opens the database, listens, serves, and shuts down in order.
 
+mod calls;
 mod incoming;
 mod panics;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt, stream};
+
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use self::calls::{Calls, Counted};
+use self::incoming::Conn;
 use crate::config::Settings;
 use crate::engine::{self, Engine};
 use crate::flight::Service;
@@ -28,9 +38,10 @@ const FLIGHT: &str = "arrow.flight.protocol.FlightService";
 /// server goes on: `omendb.tables` and the log say what fails.
 const MAINTENANCE: &str = "omendb.maintenance";
 
-/// Windows of HTTP/2 flow control: room for two messages of a stream, and for several streams.
+/// A stream's window of HTTP/2 flow control, at most: room for two messages.
 const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Streams of one connection at most: its client waits with more. All connections together are bound by `max_calls`.
+const MAX_STREAMS: u32 = 1024;
 /// Larger frames than HTTP/2's 16 KiB make loads cheaper.
 const MAX_FRAME: u32 = 1 << 20;
 
@@ -56,9 +67,6 @@ pub enum Error {
          read, change and drop everything. Use 127.0.0.1, or say --insecure to do it all the same"
     )]
     Exposed(SocketAddr),
-    /// The network failed.
-    #[error("serving failed: {0}")]
-    Serve(#[from] tonic::transport::Error),
 }
 
 /// A server that listens and does not accept yet.
@@ -117,29 +125,22 @@ impl Server {
         let upkeep = tokio::spawn(upkeep(service.clone(), engine.clone(), reporter.clone()));
 
         let limit = incoming::limit(settings.max_connections);
-        let connections = incoming::accept(listener, limit, service.clone());
+        let windows = service.memory().windows.clone();
+        let connections = incoming::accept(listener, limit, service.clone(), windows);
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = tonic::transport::Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            .add_service(health)
-            .add_service(service.clone().into_server())
-            .serve_with_incoming_shutdown(connections, async {
-                let _ = stopped.await;
-            });
+        let routes = Routes::new(health).add_service(service.clone().into_server()).prepare();
+        let routes = Counted::new(routes, Calls::new(settings.max_calls));
+        let serving = serve(connections, routes, stopped);
         tokio::pin!(serving);
         let result = tokio::select! {
-            result = &mut serving => result.map_err(Error::from),
+            () = &mut serving => Ok(()),
             () = shutdown => {
                 tracing::info!("shutting down: running calls may finish");
                 service.drain();
                 set_health(&reporter, ServingStatus::NotServing).await;
                 let _ = stop.send(());
                 match tokio::time::timeout(settings.shutdown_grace.0, &mut serving).await {
-                    Ok(result) => result.map_err(Error::from),
+                    Ok(()) => Ok(()),
                     Err(_) => {
                         tracing::warn!("calls still run after the grace period; they are cut off");
                         Ok(())
@@ -153,6 +154,56 @@ impl Server {
         close(engine).await?;
         tracing::info!("closed");
         result
+    }
+}
+
+/// Serves connections until the stop; then waits for the calls that run.
+async fn serve(
+    connections: impl Stream<Item = Conn>,
+    routes: Counted<Routes>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    {
+        let mut connections = pin!(connections.take_until(stopped));
+        while let Some(connection) = connections.next().await {
+            tasks.spawn(serve_one(connection, routes.clone(), stop.clone()));
+            // What has ended is forgotten.
+            while tasks.try_join_next().is_some() {}
+        }
+        // The listener closes here.
+    }
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Serves one connection, with windows of its own size.
+async fn serve_one(mut connection: Conn, routes: Counted<Routes>, stop: CancellationToken) {
+    let window = u32::try_from(connection.window).unwrap_or(u32::MAX >> 1);
+    let (ended, end) = oneshot::channel();
+    connection.ended = Some(ended);
+    let served = tonic::transport::Server::builder()
+        .initial_stream_window_size(window.min(STREAM_WINDOW))
+        .initial_connection_window_size(window)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(MAX_FRAME)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .serve_with_incoming_shutdown(
+            routes,
+            stream::once(async { Ok::<_, Infallible>(connection) }).chain(stream::pending()),
+            async {
+                // The end of the connection drops the sender.
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = end => {}
+                }
+            },
+        )
+        .await;
+    if let Err(e) = served {
+        tracing::debug!("a connection failed: {e}");
     }
 }
 

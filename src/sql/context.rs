@@ -155,6 +155,7 @@ impl PlanContext {
             let statement = &self.statement;
             let query = statement.query.clone();
             let mut state = statement.database.planning_state(&statement.settings, query);
+            state.config_mut().set_extension(statement.database.results());
             if let Some(query) = &statement.query {
                 state.config_mut().set_extension(Arc::clone(query));
             }

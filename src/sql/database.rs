@@ -16,8 +16,10 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::SqlOptions;
+use super::admission::Admission;
 use super::context::CATALOG;
 use super::error::Result;
+use super::memory::{self, Memory};
 use super::planning::Stoppable;
 use super::prepared::Prepared;
 use super::queries::{Queries, Query};
@@ -57,6 +59,10 @@ struct Shared {
     /// Other statements.
     planned: Mutex<HashMap<StatementKey, Arc<Prepared>>>,
     queries: Queries,
+    admission: Admission,
+    memory: Memory,
+    /// The memory of results, for plans to find.
+    results: Arc<memory::Shared>,
     /// Number of the newest session.
     last_session: AtomicU64,
 }
@@ -74,6 +80,9 @@ impl Database {
         let state = base_state(runtime_env(&options)?);
         let runtimes = Runtimes::new()?;
         let workers = Workers::new(runtimes.common().clone());
+        let patience = options.queue_timeout;
+        let admission = Admission::new(options.max_statements, options.max_loads, patience);
+        let memory = Memory::new(&options.memory, patience);
         let shared = Shared {
             engine,
             options,
@@ -82,7 +91,10 @@ impl Database {
             runtimes,
             recognised: Mutex::default(),
             planned: Mutex::default(),
-            queries: Queries::default(),
+            queries: Queries::new(admission.statements.clone()),
+            admission,
+            results: Arc::new(memory.results.clone()),
+            memory,
             last_session: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -106,6 +118,26 @@ impl Database {
     /// What runs.
     pub(super) fn queries(&self) -> &Queries {
         &self.shared.queries
+    }
+
+    /// Who may work.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.shared.admission
+    }
+
+    /// The memory of results, for plans to find.
+    pub(crate) fn results(&self) -> Arc<memory::Shared> {
+        Arc::clone(&self.shared.results)
+    }
+
+    /// Whether loads wait for one that runs to end.
+    pub fn loads_wait(&self) -> bool {
+        self.shared.admission.loads.is_wanted()
+    }
+
+    /// The budgets of memory.
+    pub fn memory(&self) -> &Memory {
+        &self.shared.memory
     }
 
     /// Stops the query of that number, as `omendb.queries` lists it.
@@ -189,7 +221,7 @@ fn runtime_env(options: &SqlOptions) -> Result<Arc<RuntimeEnv>> {
         None => DiskManagerMode::Disabled,
     };
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(options.query_memory_bytes)))
+        .with_memory_pool(Arc::new(FairSpillPool::new(options.memory.queries)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(disk))
         .build_arc()?;
     Ok(runtime)

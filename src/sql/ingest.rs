@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::admission::Place;
 use super::cast::{BatchCaster, CastPolicy, storable_schema};
 use super::context::StatementContext;
 use super::dialect::OmenDialect;
@@ -54,14 +55,15 @@ pub struct IngestRequest {
 /// A bulk load: batches are pushed from a blocking thread. Dropped, it leaves nothing.
 #[derive(Debug)]
 pub struct Ingest {
-    place: Place,
+    within: Within,
     rows: Loading,
     running: RunningQuery,
+    _place: Place,
 }
 
 /// The transaction of a load.
 #[derive(Debug)]
-enum Place {
+enum Within {
     /// Its own.
     Own(Transaction),
     /// The session's.
@@ -81,17 +83,19 @@ impl Ingest {
     pub(crate) fn begin(
         context: &StatementContext,
         running: RunningQuery,
+        place: Place,
         request: IngestRequest,
     ) -> Result<Self> {
         let mut transaction = context.database.engine().begin()?;
         let rows = Loading::begin(context, &mut transaction, request)?;
-        Ok(Self { place: Place::Own(transaction), rows, running })
+        Ok(Self { within: Within::Own(transaction), rows, running, _place: place })
     }
 
     /// Begins a load that is part of the session's transaction. Blocks.
     pub(crate) fn join(
         context: &StatementContext,
         running: RunningQuery,
+        place: Place,
         mut turn: Turn,
         request: IngestRequest,
     ) -> Result<Self> {
@@ -99,7 +103,7 @@ impl Ingest {
         match begun {
             Ok(rows) => {
                 turn.fail(&Error::data("a load broke off"));
-                Ok(Self { place: Place::Joined(turn), rows, running })
+                Ok(Self { within: Within::Joined(turn), rows, running, _place: place })
             }
             Err(e) => {
                 turn.fail(&e);
@@ -118,7 +122,7 @@ impl Ingest {
         let query = self.running.query();
         query.read(batch.num_rows());
         let pushed = query.check().and_then(|()| self.rows.push(batch));
-        if let (Err(e), Place::Joined(turn)) = (&pushed, &mut self.place) {
+        if let (Err(e), Within::Joined(turn)) = (&pushed, &mut self.within) {
             turn.fail(e);
         }
         pushed
@@ -132,14 +136,14 @@ impl Ingest {
     pub fn finish(self) -> Result<WriteResult> {
         let write = self.rows.write;
         let query = self.running.query();
-        match self.place {
-            Place::Own(mut transaction) => {
+        match self.within {
+            Within::Own(mut transaction) => {
                 let result = transaction.apply(write)?;
                 query.begin_commit()?;
                 transaction.commit()?;
                 Ok(result)
             }
-            Place::Joined(mut turn) => {
+            Within::Joined(mut turn) => {
                 let result = turn
                     .transaction()
                     .and_then(|t| Ok(t.apply(write)?))

@@ -11,7 +11,6 @@ use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -22,15 +21,14 @@ use super::context::{Description, StatementContext, fold};
 use super::definitions::Definitions;
 use super::error::{Error, Result};
 use super::key_filter::{KeyColumns, ValueSet, compare};
+use super::memory::Memory;
 use super::queries::{Query, RunningQuery};
-use super::scan_exec::{Reader, check_part, intersect, key_parts};
+use super::reader::{ReadStream, Reader};
+use super::scan_exec::{check_part, intersect, key_parts};
 use super::semantics::literals;
 use super::workers::caught;
 use super::{Rows, parameters, query};
 use crate::engine::{KeyKind, KeyRange, Snapshot, TableMeta, TableSnapshot, in_memory};
-
-/// Batches that are read ahead of the one who asks.
-const READ_AHEAD: usize = 2;
 
 /// Rows that are read at once, before the first of them is asked for.
 const FEW_ROWS: u64 = 1024;
@@ -203,11 +201,20 @@ impl KeyStatement {
         let running = begin();
         let query = Arc::clone(running.query());
         let runtime = context.database.runtime();
-        let read = context.database.workers().run(move || {
-            // Many rows, as is known already where they were counted.
-            let rows = if few.is_none() { work.few()? } else { None };
-            rows.map_or_else(|| work.stream(query, &runtime), Ok)
-        });
+        let database = context.database.clone();
+        let memory = database.memory().clone();
+        let read = async move {
+            // Not a place among statements: long ones must not hold up what is short, and a longer result holds nothing but
+            // its next rows.
+            let place = database.admission().short.enter().await?;
+            let read = move || {
+                let _place = place;
+                // Many rows, as is known already where they were counted.
+                let rows = if few.is_none() { work.few()? } else { None };
+                rows.map_or_else(|| work.stream(&query, &memory, runtime), Ok)
+            };
+            database.workers().run(read).await
+        };
         let rows = running.wait(read).await?;
         let stream = running.rows(query::guarded(rows.stream).boxed());
         Ok(Some(Rows { schema: rows.schema, stream }))
@@ -324,14 +331,13 @@ impl Work {
                 return Ok(None);
             }
         }
-        let reader = self.reader(projection.clone());
         let mut batches = Vec::new();
-        for request in &self.requests {
-            let keep = |batch| {
+        for Request { ranges, offset, limit } in &self.requests {
+            let reader = self.reader(projection.clone());
+            let mut reading = reader.read(ranges.as_slice(), *offset, *limit)?;
+            while let Some(batch) = reading.next()? {
                 batches.push(Ok(batch));
-                true
-            };
-            reader.read(&request.ranges, request.offset, request.limit, keep)?;
+            }
         }
         Ok(Some(self.rows(batches)))
     }
@@ -357,28 +363,22 @@ impl Work {
         Reader::new(self.table.clone(), Arc::clone(&self.schema), projection, self.reverse)
     }
 
-    /// Rows as they are asked for, read on a thread of their own.
-    fn stream(self, query: Arc<Query>, runtime: &Handle) -> Result<Rows> {
+    /// Rows as they are asked for.
+    fn stream(self, query: &Arc<Query>, memory: &Memory, runtime: Handle) -> Result<Rows> {
         for request in &self.requests {
             let rows = self.table.count_all(&request.ranges)?.saturating_sub(request.offset);
             query.will_read(request.limit.map_or(rows, |limit| rows.min(limit)));
         }
-        let schema = Arc::clone(&self.schema);
-        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
-        let sender = builder.tx();
-        let work = move || {
-            let mut reader = self.reader(self.projection.clone().unwrap_or_default());
-            reader.query = Some(query);
-            for request in self.requests {
-                let send = |batch| sender.blocking_send(Ok(batch)).is_ok();
-                if !reader.read(&request.ranges, request.offset, request.limit, send)? {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        builder.spawn_blocking_on(work, runtime);
-        Ok(Rows { schema, stream: builder.build().map_err(Error::from).boxed() })
+        let projection = self.projection.clone().unwrap_or_default();
+        let mut readings = Vec::with_capacity(self.requests.len());
+        for Request { ranges, offset, limit } in self.requests.iter() {
+            let mut reader = self.reader(projection.clone());
+            reader.query = Some(Arc::clone(query));
+            reader.sharer = Some(memory.results.join());
+            readings.push(reader.read(ranges.clone(), *offset, *limit)?);
+        }
+        let stream = ReadStream::new(runtime, readings).map_err(Error::from);
+        Ok(Rows { schema: self.schema, stream: stream.boxed() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! SQL over the engine: DataFusion parses, plans and executes queries; definitions (DDL) and changes
 //! (DML) are compiled here to the engine's transactions.
 
+mod admission;
 mod allow;
 mod balance;
 mod cast;
@@ -20,6 +21,7 @@ mod ingest;
 mod key_filter;
 mod key_range;
 mod limits;
+mod memory;
 mod parameters;
 mod parse;
 mod planning;
@@ -28,6 +30,7 @@ mod provider;
 mod queries;
 mod query;
 mod rank;
+mod reader;
 mod room;
 mod rules;
 mod runtimes;
@@ -55,6 +58,7 @@ pub use database::Database;
 pub use embedded::Answer;
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Ingest, IngestMode, IngestRequest};
+pub use memory::{Budget, Memory, Reservation, Sharer, Shares};
 pub use prepared::Prepared;
 pub use queries::{Query, RunningQuery};
 pub use room::{Held, Room};
@@ -64,8 +68,14 @@ pub use transaction::{Reading, SavepointId, TransactionId, Within};
 /// Limits of SQL execution.
 #[derive(Debug, Clone)]
 pub struct SqlOptions {
-    /// Memory for sorts, joins and aggregates of all queries together, in bytes.
-    pub query_memory_bytes: usize,
+    /// What the memory is for.
+    pub memory: Shares,
+    /// Statements that run at once, at most; others wait.
+    pub max_statements: usize,
+    /// Bulk loads at once, at most; others wait.
+    pub max_loads: usize,
+    /// How long what finds no place or no room waits for it.
+    pub queue_timeout: Duration,
     /// Bytes of one SQL text at most.
     pub max_sql_bytes: usize,
     /// Directory for what sorts and joins spill; `None` refuses to spill.
@@ -79,7 +89,10 @@ pub struct SqlOptions {
 impl Default for SqlOptions {
     fn default() -> Self {
         Self {
-            query_memory_bytes: 256 << 20,
+            memory: Shares::of(1 << 30),
+            max_statements: 256,
+            max_loads: 16,
+            queue_timeout: Duration::from_secs(30),
             max_sql_bytes: 1 << 20,
             spill_dir: None,
             planning_timeout: Duration::from_secs(10),

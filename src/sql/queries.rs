@@ -3,6 +3,9 @@
 //!
 //! A statement that changes something can be stopped until its commit begins; which of the two comes first is decided by one
 //! exchange of an atomic, so a statement that was reported as stopped has left nothing.
+//!
+//! Who runs holds a place ([`super::admission`]). A result whose client does not read it gives up its place, and what it holds,
+//! when others need the place.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -18,12 +21,18 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::admission::{Gate, Place};
 use super::code::Code;
 use super::error::{Error, Result};
 use super::room::Room;
 
 /// Bytes of a text that are listed.
 const MAX_LISTED_BYTES: usize = 4096;
+
+/// A result that was not read for so long gives way to those that wait for a place.
+const STALLED: Duration = Duration::from_secs(30);
+/// How often those that wait look for one.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// States of a query; those of [`Stop`] follow.
 const RUNNING: u8 = 0;
@@ -39,11 +48,15 @@ pub(crate) enum Stop {
     TimedOut,
     /// Whoever waited for it is gone.
     Abandoned,
+    /// Its client did not read its rows for long, and others waited for its place.
+    Stalled,
 }
 
 impl Stop {
     fn of(state: u8) -> Option<Self> {
-        [Self::Requested, Self::TimedOut, Self::Abandoned].into_iter().find(|s| *s as u8 == state)
+        [Self::Requested, Self::TimedOut, Self::Abandoned, Self::Stalled]
+            .into_iter()
+            .find(|s| *s as u8 == state)
     }
 
     fn error(self) -> Error {
@@ -58,6 +71,13 @@ impl Stop {
             Self::Abandoned => Error::new(
                 Code::QueryCanceled,
                 "the client gave the call up; nothing of it was kept",
+            ),
+            Self::Stalled => Error::new(
+                Code::TooManyConnections,
+                format!(
+                    "too many statements: the rows of this one were not read for {STALLED:?}, and others waited for its \
+                     place (max_statements); run it again"
+                ),
             ),
         }
     }
@@ -77,8 +97,24 @@ pub struct Query {
     rows_to_read: AtomicU64,
     rows_read: AtomicU64,
     rows_returned: AtomicU64,
+    /// What its rows come from, until their end.
+    held: Mutex<Option<Held>>,
+    /// Milliseconds after `begun` at which it gave rows that its client has not come back from; 0 while it is read.
+    unread_since: AtomicU64,
     /// Where the rows of RETURNING are to be kept.
     room: OnceLock<Arc<dyn Room>>,
+}
+
+/// Rows to come, and the place that making them takes.
+struct Held {
+    rows: BoxStream<'static, Result<RecordBatch>>,
+    _place: Option<Place>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
 }
 
 impl Query {
@@ -162,6 +198,13 @@ impl Query {
         let first = self.exchange(RUNNING, why as u8).is_ok();
         if first {
             self.wake.cancel();
+            // A client that does not read does not notice either: what its rows come from goes now. Whoever holds the lock is
+            // reading, and will.
+            let gone = match self.unread_since.load(Ordering::Relaxed) {
+                0 => None,
+                _ => self.held.try_lock().and_then(|mut held| held.take()),
+            };
+            drop(gone);
         }
         first
     }
@@ -203,6 +246,14 @@ impl Query {
         stop.unwrap_or(Stop::Requested).error()
     }
 
+    /// For how long its client has not come back from the last rows.
+    fn unread(&self) -> Duration {
+        match self.unread_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => self.elapsed().saturating_sub(Duration::from_millis(since)),
+        }
+    }
+
     /// Ends when it is stopped.
     pub async fn stopped(&self) {
         self.wake.cancelled().await;
@@ -210,16 +261,45 @@ impl Query {
 }
 
 /// All that runs in a database. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Queries(Arc<Registry>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Registry {
+    gate: Gate,
     last: AtomicU64,
     running: Mutex<BTreeMap<u64, Arc<Query>>>,
 }
 
 impl Queries {
+    /// Nothing runs yet; what does needs a place behind `gate`.
+    pub(crate) fn new(gate: Gate) -> Self {
+        Self(Arc::new(Registry { gate, last: AtomicU64::new(0), running: Mutex::default() }))
+    }
+
+    /// Waits for a place, at the cost of results that nobody reads.
+    async fn enter(&self) -> Result<Place> {
+        if let Some(place) = self.0.gate.try_enter() {
+            return Ok(place);
+        }
+        let mut entered = pin!(self.0.gate.enter());
+        loop {
+            match tokio::time::timeout(LOOK, &mut entered).await {
+                Ok(place) => return place,
+                Err(_) => self.stop_stalled(),
+            }
+        }
+    }
+
+    /// Stops the result that has not been read for the longest time, if that is long.
+    fn stop_stalled(&self) {
+        let unread = |query: &&Arc<Query>| query.unread();
+        let stalled = self.0.running.lock().values().max_by_key(unread).cloned();
+        if let Some(query) = stalled.filter(|query| query.unread() > STALLED) {
+            query.stop(Stop::Stalled);
+        }
+    }
+
     /// Lists a statement or load until the answer is dropped.
     pub(crate) fn begin(
         &self,
@@ -246,10 +326,12 @@ impl Queries {
             rows_read: AtomicU64::new(0),
             rows_returned: AtomicU64::new(0),
             room: OnceLock::new(),
+            held: Mutex::default(),
+            unread_since: AtomicU64::new(0),
         });
         self.0.running.lock().insert(query.id, Arc::clone(&query));
         let deadline = limit.and_then(|limit| begun.checked_add(limit));
-        RunningQuery { queries: self.clone(), query, deadline }
+        RunningQuery { queries: self.clone(), query, deadline, place: Mutex::default() }
     }
 
     /// What runs, oldest first.
@@ -279,6 +361,7 @@ pub struct RunningQuery {
     queries: Queries,
     query: Arc<Query>,
     deadline: Option<Instant>,
+    place: Mutex<Option<Place>>,
 }
 
 impl Drop for RunningQuery {
@@ -292,6 +375,31 @@ impl RunningQuery {
     /// What runs.
     pub fn query(&self) -> &Arc<Query> {
         &self.query
+    }
+
+    /// Waits for a place behind another gate than that of statements.
+    pub(crate) async fn admit_by(&self, gate: &Gate) -> Result<Place> {
+        let place = gate.enter().await?;
+        *self.place.lock() = Some(place.clone());
+        Ok(place)
+    }
+
+    /// Gives its place back: what comes next asks for its own.
+    pub(crate) fn leave(&self) {
+        self.place.lock().take();
+    }
+
+    /// Waits for its place among the statements that run, unless it has it. What it does on another thread holds the answer.
+    pub(crate) async fn admit(&self) -> Result<Place> {
+        let known = self.place.lock().clone();
+        match known {
+            Some(place) => Ok(place),
+            None => {
+                let place = self.queries.enter().await?;
+                *self.place.lock() = Some(place.clone());
+                Ok(place)
+            }
+        }
     }
 
     /// Waits for work that makes or changes something, until it is stopped. Work whose commit has begun is waited for.
@@ -326,14 +434,15 @@ impl RunningQuery {
     ) -> BoxStream<'static, Result<RecordBatch>> {
         let stopped = Box::pin(self.query.wake.clone().cancelled_owned());
         let limit = self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        RunningRows { rows: Some(rows), stopped, limit, running: self }.boxed()
+        let place = self.place.lock().take();
+        *self.query.held.lock() = Some(Held { rows, _place: place });
+        RunningRows { ended: false, stopped, limit, running: self }.boxed()
     }
 }
 
 /// The rows of a query that is listed.
 struct RunningRows {
-    /// None after the last.
-    rows: Option<BoxStream<'static, Result<RecordBatch>>>,
+    ended: bool,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     limit: Option<Pin<Box<Sleep>>>,
     running: RunningQuery,
@@ -344,24 +453,40 @@ impl Stream for RunningRows {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let Some(rows) = &mut this.rows else { return Poll::Ready(None) };
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let query = Arc::clone(&this.running.query);
+        query.unread_since.store(0, Ordering::Relaxed);
         if this.limit.as_mut().is_some_and(|limit| limit.poll_unpin(cx).is_ready()) {
-            this.running.query.stop(Stop::TimedOut);
+            query.stop(Stop::TimedOut);
         }
-        if this.stopped.poll_unpin(cx).is_ready() {
-            this.rows = None;
-            return Poll::Ready(Some(Err(this.running.query.error())));
-        }
-        let item = futures::ready!(rows.poll_next_unpin(cx));
+        let mut held = query.held.lock();
+        let item = match held.as_mut().filter(|_| this.stopped.poll_unpin(cx).is_pending()) {
+            Some(held) => futures::ready!(held.rows.poll_next_unpin(cx)),
+            None => Some(Err(query.error())),
+        };
         match &item {
             Some(Ok(batch)) => {
-                let rows = batch.num_rows() as u64;
-                this.running.query.rows_returned.fetch_add(rows, Ordering::Relaxed);
+                query.rows_returned.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                let now = u64::try_from(query.elapsed().as_millis()).unwrap_or(u64::MAX);
+                query.unread_since.store(now.max(1), Ordering::Relaxed);
             }
-            Some(Err(_)) => {}
-            None => this.rows = None,
+            Some(Err(_)) | None => {
+                this.ended = true;
+                let gone = held.take();
+                drop(held);
+                drop(gone);
+            }
         }
         Poll::Ready(item)
+    }
+}
+
+impl Drop for RunningRows {
+    fn drop(&mut self) {
+        let gone = self.running.query.held.lock().take();
+        drop(gone);
     }
 }
 

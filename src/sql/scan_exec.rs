@@ -4,9 +4,8 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
-use arrow::compute::{SortOptions, concat_batches};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Constraint, Constraints, ScalarValue, Statistics};
@@ -20,31 +19,21 @@ use datafusion::physical_plan::execution_plan::{
 };
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
     SortOrderPushdownResult,
 };
+use tokio::runtime::Handle;
 
 use super::explain;
+use super::memory::Shared;
 use super::queries::Query;
-use super::semantics::floats::canonical_array;
-use crate::engine::{
-    self, EncodedKey, KeyColumn, KeyKind, KeyRange, ROW_ADDRESS_COLUMN, RowAddress, ScanRequest,
-    TableSnapshot,
-};
+use super::reader::{ReadStream, Reader};
+use crate::engine::{self, KeyKind, KeyRange, TableSnapshot};
 
 /// A partition of its own is worth this many rows.
 const MIN_PARTITION_ROWS: u64 = 64 * 1024;
-
-/// Batches that are read ahead of the one who asks.
-const READ_AHEAD: usize = 2;
-
-/// Rows of a batch at most.
-const BATCH_ROWS: usize = 32 * 1024;
-
-/// Rows gathered from short ranges before they are passed on.
-const GATHER_ROWS: usize = 8 * 1024;
 
 /// Reads key ranges of a table, in key order within each partition.
 #[derive(Debug, Clone)]
@@ -462,17 +451,12 @@ impl ExecutionPlan for ScanExec {
             self.reverse,
         );
         reader.metrics = BaselineMetrics::new(&self.metrics, partition);
-        reader.query = context.session_config().get_extension::<Query>();
-        let (offset, limit) = (self.offset, self.limit);
-        let mut builder =
-            RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), READ_AHEAD);
-        let sender = builder.tx();
-        builder.spawn_blocking(move || {
-            reader
-                .read(&ranges, offset, limit, |batch| sender.blocking_send(Ok(batch)).is_ok())
-                .map(|_| ())
-        });
-        Ok(builder.build())
+        let config = context.session_config();
+        reader.query = config.get_extension::<Query>();
+        reader.sharer = config.get_extension::<Shared>().map(|results| results.join());
+        let reading = reader.read(ranges, self.offset, self.limit)?;
+        let stream = ReadStream::new(Handle::current(), vec![reading]);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -548,204 +532,5 @@ impl ExecutionPlan for ScanExec {
         }
         scan.refresh();
         Ok(SortOrderPushdownResult::Exact { inner: Arc::new(scan) })
-    }
-}
-
-/// A batch with the addresses of its rows as the last column.
-fn with_addresses(batch: &RecordBatch, rows: &[RowAddress]) -> Result<RecordBatch> {
-    let mut fields = batch.schema().fields().to_vec();
-    fields.push(Arc::new(Field::new(ROW_ADDRESS_COLUMN, DataType::UInt64, false)));
-    let mut columns = batch.columns().to_vec();
-    columns.push(Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.0))));
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-}
-
-/// Reads on a blocking thread.
-pub(crate) struct Reader {
-    table: TableSnapshot,
-    schema: SchemaRef,
-    projection: Vec<usize>,
-    /// The position that means the row address.
-    address: usize,
-    reverse: bool,
-    metrics: BaselineMetrics,
-    /// What the rows are for: it counts them, and may be stopped.
-    pub(crate) query: Option<Arc<Query>>,
-}
-
-impl Reader {
-    /// Reads the columns `projection` (the position after the last means the row address), as batches of
-    /// `schema`.
-    pub(crate) fn new(
-        table: TableSnapshot,
-        schema: SchemaRef,
-        projection: Vec<usize>,
-        reverse: bool,
-    ) -> Self {
-        let metrics = BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0);
-        let address = table.meta().columns.len();
-        Self { table, schema, projection, address, reverse, metrics, query: None }
-    }
-
-    /// Gives the rows of `ranges` to `send` until that says no. Says whether it never did.
-    pub(crate) fn read(
-        &self,
-        ranges: &[KeyRange],
-        offset: u64,
-        limit: Option<u64>,
-        mut send: impl FnMut(RecordBatch) -> bool,
-    ) -> Result<bool> {
-        if ranges.len() < 2 {
-            return self.read_each(ranges, offset, limit, send);
-        }
-        if self.table.points(&ranges[..2])?.is_some()
-            && ranges.iter().all(|r| r.as_point().is_some())
-        {
-            return self.read_points(ranges, offset, limit, send);
-        }
-        // Many ranges, such as the points of an IN list, bring few rows each: these are gathered.
-        let mut pending = Vec::new();
-        let mut rows = 0;
-        let mut failure = None;
-        let gather = |batch: RecordBatch| {
-            rows += batch.num_rows();
-            pending.push(batch);
-            if rows < GATHER_ROWS {
-                return true;
-            }
-            rows = 0;
-            match concat_batches(&self.schema, &std::mem::take(&mut pending)) {
-                Ok(gathered) => send(gathered),
-                Err(e) => {
-                    failure = Some(e);
-                    false
-                }
-            }
-        };
-        let complete = self.read_each(ranges, offset, limit, gather)?;
-        if let Some(e) = failure {
-            return Err(e.into());
-        }
-        if !complete {
-            return Ok(false);
-        }
-        if pending.is_empty() {
-            return Ok(true);
-        }
-        Ok(send(concat_batches(&self.schema, &pending)?))
-    }
-
-    /// The columns to read: all of the projection but row addresses.
-    fn stored(&self) -> Vec<usize> {
-        self.projection.iter().copied().filter(|p| *p != self.address).collect()
-    }
-
-    /// The rows of points, looked up many at a time.
-    fn read_points(
-        &self,
-        ranges: &[KeyRange],
-        mut offset: u64,
-        mut limit: Option<u64>,
-        mut send: impl FnMut(RecordBatch) -> bool,
-    ) -> Result<bool> {
-        let columns = self.stored();
-        for ranges in ranges.chunks(GATHER_ROWS) {
-            let timer = self.metrics.elapsed_compute().timer();
-            let keys: Vec<&EncodedKey> = ranges.iter().filter_map(KeyRange::as_point).collect();
-            let keys = KeyColumn::from_keys(self.table.codec().form(), keys)?;
-            let mut rows: Vec<RowAddress> =
-                self.table.locate(&keys)?.into_iter().flatten().collect();
-            let skipped = offset.min(rows.len() as u64);
-            rows.drain(..skipped as usize);
-            offset -= skipped;
-            if let Some(limit) = &mut limit {
-                rows.truncate(usize::try_from(*limit).unwrap_or(usize::MAX));
-                *limit -= rows.len() as u64;
-            }
-            if !rows.is_empty() {
-                let mut batch = self.table.take(&rows, Some(&columns))?;
-                if self.projection.contains(&self.address) {
-                    batch = with_addresses(&batch, &rows)?;
-                }
-                let batch = self.shape(batch)?;
-                drop(timer);
-                self.has_read(batch.num_rows())?;
-                if !send(batch) {
-                    return Ok(false);
-                }
-            }
-            if limit == Some(0) {
-                break;
-            }
-        }
-        Ok(true)
-    }
-
-    fn read_each(
-        &self,
-        ranges: &[KeyRange],
-        mut offset: u64,
-        mut limit: Option<u64>,
-        mut send: impl FnMut(RecordBatch) -> bool,
-    ) -> Result<bool> {
-        for range in ranges {
-            if limit == Some(0) {
-                break;
-            }
-            if offset > 0 {
-                let rows = self.table.count(range)?;
-                if rows <= offset {
-                    offset -= rows;
-                    continue;
-                }
-            }
-            let request = ScanRequest {
-                range: range.clone(),
-                projection: Some(self.stored()),
-                row_address: self.projection.contains(&self.address),
-                reverse: self.reverse,
-                offset: std::mem::take(&mut offset),
-                limit,
-                batch_rows: BATCH_ROWS,
-            };
-            let mut scan = self.table.scan(&request)?;
-            loop {
-                let batch = {
-                    let _timer = self.metrics.elapsed_compute().timer();
-                    match scan.next() {
-                        Some(batch) => self.shape(batch?)?,
-                        None => break,
-                    }
-                };
-                let rows = batch.num_rows();
-                self.has_read(rows)?;
-                limit = limit.map(|l| l.saturating_sub(rows as u64));
-                if !send(batch) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Counts rows. An error where what they are for was stopped.
-    fn has_read(&self, rows: usize) -> Result<()> {
-        self.metrics.record_output(rows);
-        let Some(query) = &self.query else { return Ok(()) };
-        query.read(rows);
-        query.check().map_err(|e| DataFusionError::External(Box::new(e)))
-    }
-
-    /// The engine's batch with the plan's schema, the row address in its place. Floats may have been stored in any form.
-    fn shape(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let rows = batch.num_rows();
-        let mut columns: Vec<ArrayRef> = batch.columns().iter().map(canonical_array).collect();
-        if let Some(place) = self.projection.iter().position(|p| *p == self.address)
-            && let Some(address) = columns.pop()
-        {
-            columns.insert(place, address);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }
 }

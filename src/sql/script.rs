@@ -29,7 +29,11 @@ impl Session {
     pub async fn execute_script(&self, within: Within, sql: &str) -> Result<Outcome> {
         let options = self.database().options().clone();
         let text = sql.to_owned();
-        let parse = move || parse::parse_script(&text, &options).map(steps);
+        let place = self.database().admission().short.enter().await?;
+        let parse = move || {
+            let _place = place;
+            parse::parse_script(&text, &options).map(steps)
+        };
         let steps = self.database().workers().run(parse).await?;
         let running = self.begin_query(sql);
         let mut begun = Begun { session: self, within, open: false };
@@ -65,9 +69,16 @@ impl Session {
         running.query().begin_again();
         let context = self.context().running(running.query());
         let before = context.settings.clone();
+        // What stops others must not wait for them.
+        let light = |s: &Statement| matches!(s, Statement::Cancel(_) | Statement::Set(_));
+        if statements.iter().all(light) {
+            running.admit_by(&self.database().admission().system).await?;
+        }
         let work =
             move |transaction: &mut Transaction| run_all(context.clone(), transaction, &statements);
-        let (affected, settings) = self.change(running, within, work).await?;
+        let changed = self.change(running, within, work).await;
+        running.leave();
+        let (affected, settings) = changed?;
         if settings != before {
             self.set_settings(settings);
         }

@@ -183,8 +183,20 @@ impl Session {
         {
             return open.map_or(Ok(()), |open| open.check()).map(|()| prepared);
         }
+        // What stops or ends something needs neither a plan nor a place: it must get through whatever else is going on.
+        if parse::is_flat(sql)
+            && let Ok(statement) = caught(|| parse::parse_one(sql, self.database.options()))
+            && matches!(statement, Statement::Cancel(_) | Statement::Control(_) | Statement::Set(_))
+        {
+            if let (Some(open), false) = (&open, matches!(statement, Statement::Control(_))) {
+                open.check()?;
+            }
+            return describe(&context, &snapshot, sql.to_owned(), statement);
+        }
         let sql = sql.to_owned();
+        let place = self.database.admission().short.enter().await?;
         let work = move || {
+            let _place = place;
             let statement = parse::parse_one(&sql, context.database.options())?;
             if let (Some(open), false) = (&open, matches!(statement, Statement::Control(_))) {
                 open.check()?;
@@ -238,7 +250,9 @@ impl Session {
         let (snapshot, parameters) = (snapshot.clone(), parameters.cloned());
         let (statement, fast) = (statement.clone(), statement.key_range.clone());
         let limit = self.database.options().planning_timeout;
+        let place = self.database.admission().short.enter().await?;
         let work = move || {
+            let _place = place;
             if let Some(fast) = fast
                 && let Some(parts) = fast.split(&context, &snapshot, parameters.as_ref(), count)?
             {
@@ -306,9 +320,17 @@ impl Session {
         let statement = statement.clone();
         let limit = self.database.options().planning_timeout;
         let part = part.cloned();
-        let work =
-            move || query::run(&context, &snapshot, &statement, parameters.as_ref(), part.as_ref());
-        let planning = query::within(limit, "planning", self.database.workers().run(work));
+        let planning = async {
+            let place = match statement.definitions.last() {
+                true => running.admit().await?,
+                false => running.admit_by(&self.database.admission().system).await?,
+            };
+            let work = move || {
+                let _place = place;
+                query::run(&context, &snapshot, &statement, parameters.as_ref(), part.as_ref())
+            };
+            query::within(limit, "planning", self.database.workers().run(work)).await
+        };
         let rows = running.wait(planning).await?;
         Ok(Rows { schema: rows.schema, stream: running.rows(rows.stream) })
     }
@@ -379,12 +401,23 @@ impl Session {
         let done = async {
             match self.transactions.resolve(within)? {
                 Some(open) => {
+                    // Its turn comes first: who waits for that must not take a place.
                     let turn = open.turn(self.database.engine()).await?;
-                    workers.run(move || turn.run(&query, work)).await
+                    let place = running.admit().await?;
+                    let work = move || {
+                        let _place = place;
+                        turn.run(&query, work)
+                    };
+                    workers.run(work).await
                 }
                 None => {
                     let database = self.database.clone();
-                    workers.run(move || write(&database, &query, &mut work)).await
+                    let place = running.admit().await?;
+                    let work = move || {
+                        let _place = place;
+                        write(&database, &query, &mut work)
+                    };
+                    workers.run(work).await
                 }
             }
         };
@@ -394,7 +427,8 @@ impl Session {
     /// Carries out a statement about transactions.
     pub(super) async fn control(&self, within: Within, control: &Control) -> Result<()> {
         let (engine, workers) = (self.database.engine(), self.database.workers());
-        self.transactions.control(within, control, engine, workers).await
+        let endings = &self.database.admission().endings;
+        self.transactions.control(within, control, engine, workers, endings).await
     }
 
     /// Puts the settings that a script has made.
@@ -432,12 +466,17 @@ impl Session {
         let running = self.database.queries().begin(self.id, &name, &sql, None);
         let context = self.context().running(running.query());
         let workers = self.database.workers();
+        let loads = self.database.admission().loads.clone();
         match self.transactions.resolve(within)? {
             Some(open) => {
                 let turn = open.turn(self.database.engine()).await?;
-                workers.run(move || Ingest::join(&context, running, turn, request)).await
+                let place = running.wait(loads.enter()).await?;
+                workers.run(move || Ingest::join(&context, running, place, turn, request)).await
             }
-            None => workers.run(move || Ingest::begin(&context, running, request)).await,
+            None => {
+                let place = running.wait(loads.enter()).await?;
+                workers.run(move || Ingest::begin(&context, running, place, request)).await
+            }
         }
     }
 
@@ -448,7 +487,8 @@ impl Session {
 
     /// Commits a transaction. Once begun it completes, though the caller be dropped.
     pub async fn commit(&self, id: TransactionId) -> Result<()> {
-        self.transactions.commit(id, self.database.workers()).await
+        let endings = &self.database.admission().endings;
+        self.transactions.commit(id, self.database.workers(), endings).await
     }
 
     /// Rolls a transaction back; one that is not there any more needs nothing.

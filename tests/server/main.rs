@@ -1,5 +1,6 @@
 //! The server through real connections: every call of Flight and Flight SQL, hostile messages, and streams that break.
 
+mod admission;
 mod changes;
 mod control;
 mod errors;

@@ -5,6 +5,7 @@
 //! has the key of a streamed one came after it, so the streamed run counts as the earliest.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
@@ -23,10 +24,38 @@ use crate::engine::table::{SourceState, TableShape, find_live};
 /// Rows gathered from a sort at once.
 const GATHER_ROWS: usize = 64 * 1024;
 
+/// The least that a load gathers before it sorts: shorter runs would cost more than they save.
+const MIN_GATHERED_BYTES: usize = 1 << 20;
+
+/// One of the loads that share the memory for loads.
+#[derive(Debug)]
+struct Sharer(Arc<Shared>);
+
+impl Sharer {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.load_count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+
+    /// Bytes to gather before they are sorted, which takes about as much again. Loads that come take from those that are there.
+    fn gathered_bytes(&self) -> usize {
+        let whole = self.0.options.load_buffer_bytes / 2;
+        let part = whole / self.0.load_count.load(Ordering::Relaxed).max(1);
+        part.max(MIN_GATHERED_BYTES.min(whole))
+    }
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.0.load_count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A bulk load in progress.
 #[derive(Debug)]
 pub(super) struct Load {
     shared: Arc<Shared>,
+    sharer: Sharer,
     shape: Arc<TableShape>,
     on_conflict: OnConflict,
     stream: RunWriter,
@@ -51,6 +80,7 @@ impl Load {
         shared.create_table_dir(shape.meta.id)?;
         Ok(Self {
             shared: Arc::clone(shared),
+            sharer: Sharer::new(shared),
             shape: Arc::clone(shape),
             on_conflict,
             stream: RunWriter::new(shared, shape, false),
@@ -86,8 +116,7 @@ impl Load {
         }
         self.gathered_bytes += rows.batch.get_array_memory_size() + rows.keys.memory_bytes();
         self.gathered.push(rows);
-        // Sorting takes about as much again.
-        if self.gathered_bytes >= self.shared.options.load_buffer_bytes / 2 {
+        if self.gathered_bytes >= self.sharer.gathered_bytes() {
             self.write_run()?;
         }
         Ok(())

@@ -34,14 +34,14 @@ fn fields(field: ipc::Field<'_>, depth: usize, count: &mut usize) -> Result<(), 
     Ok(())
 }
 
-/// Checks a record batch.
+/// Checks a record batch; the bytes of its buffers when they are uncompressed.
 pub(super) fn batch(
     batch: ipc::RecordBatch<'_>,
     schema: &Schema,
     version: MetadataVersion,
     body: &[u8],
     limit: u64,
-) -> Result<(), Status> {
+) -> Result<u64, Status> {
     let mut walk = Walk::new(batch, version, body, limit)?;
     for field in schema.fields() {
         let rows = walk.field(field)?;
@@ -56,14 +56,14 @@ pub(super) fn batch(
     walk.finish()
 }
 
-/// Checks a dictionary batch.
+/// Checks a dictionary batch; the bytes of its buffers when they are uncompressed.
 pub(super) fn dictionary(
     dictionary: ipc::DictionaryBatch<'_>,
     schema: &Schema,
     version: MetadataVersion,
     body: &[u8],
     limit: u64,
-) -> Result<(), Status> {
+) -> Result<u64, Status> {
     let id = dictionary.id();
     #[allow(deprecated)] // the id is all that a message has
     let users = schema.fields_with_dict_id(id);
@@ -113,7 +113,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Checks what is known only at the end.
-    fn finish(self) -> Result<(), Status> {
+    fn finish(self) -> Result<u64, Status> {
         if self.longest > FREE_ROWS.max(self.total.saturating_mul(8)) {
             return Err(bad(format!(
                 "the batch claims {} rows in {} bytes",
@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
                 "the batch counts more view buffers than its schema has columns of views",
             ));
         }
-        Ok(())
+        Ok(self.total)
     }
 
     /// Checks one field, and says how many rows it has.

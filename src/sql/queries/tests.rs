@@ -19,6 +19,11 @@ fn with_table() -> TestDatabase {
     db
 }
 
+/// Nothing runs yet, and there are places.
+fn open_gate() -> Queries {
+    Queries::new(Gate::new("statements", "max_statements", 8, Duration::from_secs(1)))
+}
+
 /// The numbers of the statements that begin with `text`.
 fn listed(db: &TestDatabase, text: &str) -> Vec<u64> {
     let queries = db.database.queries().list();
@@ -145,7 +150,7 @@ fn a_load_can_be_killed_until_it_commits() {
 
 #[test]
 fn of_a_commit_and_a_stop_just_one_comes_first() {
-    let queries = Queries::default();
+    let queries = open_gate();
     let running = queries.begin(1, &Arc::from("app"), "x", None);
     let query = running.query();
     query.begin_commit().unwrap();
@@ -164,7 +169,7 @@ fn of_a_commit_and_a_stop_just_one_comes_first() {
 
 #[test]
 fn long_texts_are_listed_in_part() {
-    let queries = Queries::default();
+    let queries = open_gate();
     let running = queries.begin(1, &Arc::from(""), &"é".repeat(MAX_LISTED_BYTES), None);
     assert_eq!(running.query().sql().len(), MAX_LISTED_BYTES);
     let odd = queries.begin(1, &Arc::from(""), &format!("x{}", "é".repeat(MAX_LISTED_BYTES)), None);

@@ -13,6 +13,7 @@ pub(crate) use control::{Control, Modes};
 pub use open::Reading;
 pub(crate) use open::{Mark, Open, Turn};
 
+use super::admission::Gate;
 use super::code::Code;
 use super::error::{Error, Result};
 use super::workers::Workers;
@@ -187,8 +188,13 @@ impl Transactions {
     }
 
     /// Commits one that the client names.
-    pub(super) async fn commit(&self, id: TransactionId, workers: &Workers) -> Result<()> {
-        self.find(id)?.commit(workers).await
+    pub(super) async fn commit(
+        &self,
+        id: TransactionId,
+        workers: &Workers,
+        endings: &Gate,
+    ) -> Result<()> {
+        self.find(id)?.commit(workers, endings).await
     }
 
     /// Rolls back one that the client names. Where there is none of that name, nothing of it is left either: clients
@@ -274,6 +280,7 @@ impl Transactions {
         control: &Control,
         engine: &Engine,
         workers: &Workers,
+        endings: &Gate,
     ) -> Result<()> {
         let open = self.resolve(within)?;
         let Some(open) = open else {
@@ -288,7 +295,7 @@ impl Transactions {
             Control::Begin(modes) | Control::Modes(modes) => open.set_modes(*modes),
             Control::Commit { chain } => {
                 let modes = open.modes();
-                let committed = open.commit(workers).await;
+                let committed = open.commit(workers, endings).await;
                 self.after(&open, *chain && committed.is_ok(), modes);
                 committed
             }

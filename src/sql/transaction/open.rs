@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Modes;
 use crate::engine::{self, Engine, ErrorKind as EngineKind, Savepoint, Snapshot};
+use crate::sql::admission::Gate;
 use crate::sql::code::Code;
 use crate::sql::error::{Error, Result};
 use crate::sql::queries::Query;
@@ -318,8 +319,10 @@ impl Open {
     }
 
     /// Commits. Once begun it completes, whether or not the caller still waits.
-    pub(super) async fn commit(self: &Arc<Self>, workers: &Workers) -> Result<()> {
+    pub(super) async fn commit(self: &Arc<Self>, workers: &Workers, endings: &Gate) -> Result<()> {
+        // Its turn comes first: who waits for that, of a load say, must not keep others from ending theirs.
         let guard = self.wait().await?;
+        let place = endings.enter().await?;
         let Some(transaction) = self.begin_commit()? else { return Ok(()) };
         let open = Arc::clone(self);
         let work = move || {
@@ -331,7 +334,7 @@ impl Open {
                 }
                 Err(e) => Phase::Lost(rolled_back(e.message())),
             };
-            drop(guard);
+            drop((guard, place));
             Ok(result.map(|_| ())?)
         };
         workers.run(work).await
