@@ -117,6 +117,8 @@ enum Group {
     Default,
     Integer,
     Number,
+    /// With an exponent: a double.
+    Double,
     Text,
     Bool,
     Parameter(usize),
@@ -128,6 +130,7 @@ impl Cell {
             Self::Null => Group::Null,
             Self::Default => Group::Default,
             Self::Number(digits) if digits.parse::<i64>().is_ok() => Group::Integer,
+            Self::Number(digits) if digits.contains(['e', 'E']) => Group::Double,
             Self::Number(_) => Group::Number,
             Self::Text(_) => Group::Text,
             Self::Bool(_) => Group::Bool,
@@ -222,8 +225,8 @@ impl ColumnCells<'_> {
             Group::Integer if self.field.data_type() != &DataType::Utf8 => {
                 Arc::new(texts().map(|t| t.parse::<i64>().ok()).collect::<Int64Array>())
             }
-            Group::Number if !reads_digits(self.field.data_type()) => {
-                let exact = self.field.data_type().is_integer();
+            Group::Number | Group::Double if !reads_digits(self.field.data_type()) => {
+                let exact = group == Group::Number && self.field.data_type().is_integer();
                 match exact.then(|| decimals(texts())).flatten() {
                     Some(decimals) => decimals,
                     None => {
@@ -231,7 +234,7 @@ impl ColumnCells<'_> {
                     }
                 }
             }
-            Group::Integer | Group::Number | Group::Text => {
+            Group::Integer | Group::Number | Group::Double | Group::Text => {
                 Arc::new(StringArray::from_iter_values(texts()))
             }
             Group::Bool => Arc::new(
