@@ -86,6 +86,7 @@ class Divergence:
 def message_class(message: str) -> str:
     """A message without what it quotes and counts."""
     message = (message or "").split("\n")[0]
+    message = re.sub(r"^query .* not implemented", "query _ not implemented", message)
     if not re.match("invalid function|(internal error: )?function|syntax error", message, re.IGNORECASE):
         message = re.sub(r'"[^"]*"|\'[^\']*\'|`[^`]*`', "_", message)
     message = re.sub(r"\b[at]\d+(\.\w+)?\b|\bc\d\b|\bd\d+(\.\w+)?\b", "_", message)

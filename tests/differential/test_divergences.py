@@ -26,21 +26,26 @@ def answer(engine, entry) -> Answer:
             engine.run(f"DROP {kind} IF EXISTS {name}")
 
 
+def kind_of(ours: Answer, theirs: Answer) -> str | None:
+    """How two answers differ, if they do."""
+    match ours.failed, theirs.failed:
+        case True, True:
+            return "sqlstate" if ours.sqlstate[:2] != theirs.sqlstate[:2] else None
+        case True, False:
+            return "refused"
+        case False, True:
+            return "accepted"
+        case _ if same_rows(ours.rows, theirs.rows, False, False):
+            return "names" if ours.names != theirs.names else None
+        case _:
+            return "wrong"
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry.id for entry in ENTRIES])
 def test_a_listed_divergence_is_still_one(bench, entry):
     bench.loaded = {name: {} for name in bench.loaded}
     ours, theirs = answer(bench.omen, entry), answer(bench.postgres if entry.oracle == "postgresql" else bench.duck, entry)
-    match ours.failed, theirs.failed:
-        case True, True:
-            kind = "sqlstate" if ours.sqlstate[:2] != theirs.sqlstate[:2] else None
-        case True, False:
-            kind = "refused"
-        case False, True:
-            kind = "accepted"
-        case _ if same_rows(ours.rows, theirs.rows, False, False):
-            kind = "names" if ours.names != theirs.names else None
-        case _:
-            kind = "wrong"
+    kind = kind_of(ours, theirs)
     assert kind, f"both answer {ours.text()} now: take {entry.id} off the list (and write a test that keeps it so)"
     assert kind == entry.kind, f"listed as {entry.kind}, but OmenDB answers {ours.text()}, {entry.oracle} {theirs.text()}"
     if entry.error and ours.failed:
