@@ -97,6 +97,7 @@ impl StatementContext {
             statement: self.clone(),
             definitions: Arc::default(),
             relations: Arc::default(),
+            sources: Arc::default(),
             view_depth: 0,
         }
     }
@@ -134,6 +135,22 @@ pub(crate) fn fold(ident: &ast::Ident) -> String {
     }
 }
 
+/// Tables and views as a statement names them, with the number of relations that each reads.
+#[derive(Default)]
+struct Sources(HashMap<TableReference, (Arc<dyn TableSource>, usize)>);
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+fn too_many_relations() -> Error {
+    too_complex(format!(
+        "the statement reads more than {MAX_RELATIONS} tables, those of views included"
+    ))
+}
+
 /// Plans and runs queries on one snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanContext {
@@ -145,6 +162,8 @@ pub(crate) struct PlanContext {
     definitions: Arc<Mutex<Definitions>>,
     /// Tables and views that were looked up so far, those in views each time.
     relations: Arc<AtomicUsize>,
+    /// Tables and views that were named so far: a view is planned once.
+    sources: Arc<Mutex<Sources>>,
     view_depth: usize,
 }
 
@@ -192,7 +211,7 @@ impl PlanContext {
 
     /// The logical plan of a query (a SELECT, VALUES or EXPLAIN), not optimized yet.
     pub(crate) fn plan(&self, statement: &ast::Statement) -> Result<LogicalPlan> {
-        let statement = semantics::rewrite(statement.clone())?;
+        let statement = semantics::rewrite(self, statement.clone())?;
         let plan = self.planner().sql_statement_to_plan(statement)?;
         planning::check_plan(&plan)?;
         Ok(plan)
@@ -303,13 +322,34 @@ impl PlanContext {
         }
     }
 
+    /// What a name means. Where it is asked for to be read (`reads`), what it reads counts.
+    pub(crate) fn source(
+        &self,
+        name: TableReference,
+        reads: bool,
+    ) -> DfResult<Arc<dyn TableSource>> {
+        let known = self.sources.lock().0.get(&name).cloned();
+        if let Some((source, size)) = known {
+            if reads && self.relations.fetch_add(size, Ordering::Relaxed) + size > MAX_RELATIONS {
+                return Err(too_many_relations().into());
+            }
+            return Ok(source);
+        }
+        let before = self.relations.load(Ordering::Relaxed);
+        let source = provider_as_source(self.provider(&self.resolve(&name)?)?);
+        let size = self.relations.load(Ordering::Relaxed) - before;
+        if !reads {
+            self.relations.fetch_sub(size, Ordering::Relaxed);
+        }
+        self.sources.lock().0.insert(name, (Arc::clone(&source), size));
+        Ok(source)
+    }
+
     /// The table, view or system table called `name`.
     pub(crate) fn provider(&self, name: &TableName) -> Result<Arc<dyn TableProvider>> {
         planning::check_stopped()?;
         if self.relations.fetch_add(1, Ordering::Relaxed) >= MAX_RELATIONS {
-            return Err(too_complex(format!(
-                "the statement reads more than {MAX_RELATIONS} tables, those of views included"
-            )));
+            return Err(too_many_relations());
         }
         if let Some(table) = self.table(name) {
             return Ok(Arc::new(EngineTable::new(table)));
@@ -338,7 +378,7 @@ impl PlanContext {
         };
         let mut inner = self.clone();
         inner.view_depth += 1;
-        let plan = inner.plan(&query)?;
+        let plan = semantics::names::with_shown_names(inner.plan(&query)?)?;
         Ok(Arc::new(ViewTable::new(plan, Some(sql.to_owned()))))
     }
 
@@ -399,8 +439,7 @@ impl ContextProvider for PlanContext {
             let table = self.table(&name).ok_or_else(|| self.unknown_table(&name))?;
             return Ok(provider_as_source(Arc::new(EngineTable::with_row_address(table))));
         }
-        let name = self.resolve(&name)?;
-        Ok(provider_as_source(self.provider(&name)?))
+        self.source(name, true)
     }
 
     fn get_table_function_source(

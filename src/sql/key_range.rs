@@ -624,7 +624,7 @@ impl<'a> Names<'a> {
         {
             let name = match &items[0] {
                 I::ExprWithAlias { alias, .. } => fold(alias),
-                _ => "count(*)".to_owned(),
+                _ => "count".to_owned(),
             };
             return Some((
                 Arc::new(Schema::new(vec![Field::new(name, DataType::Int64, false)])),

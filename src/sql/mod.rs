@@ -45,6 +45,7 @@ mod system;
 mod testing;
 mod transaction;
 mod types;
+mod with_clause;
 mod workers;
 
 use std::time::Duration;

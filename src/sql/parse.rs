@@ -14,7 +14,7 @@ use super::error::{Error, Result};
 use super::planning::Deep;
 use super::semantics::patterns;
 use super::transaction::Control;
-use super::{SqlOptions, StatementKind, balance, limits};
+use super::{SqlOptions, StatementKind, balance, limits, with_clause};
 
 /// A syntax tree. It may be deep: it is shared, and dropped where there is room for that.
 pub(crate) type Tree = Arc<Deep<ast::Statement>>;
@@ -83,7 +83,10 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
         clauses::check(statement)?;
         patterns::rewrite(statement);
     }
-    statements.into_iter().map(|statement| classify(sql, statement)).collect()
+    statements
+        .into_iter()
+        .map(|statement| classify(sql, with_clause::carried_out(statement)?))
+        .collect()
 }
 
 /// Whether a text is so short and plain that no part of it nests: a parser then needs next to no stack.

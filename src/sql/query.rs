@@ -31,6 +31,7 @@ use super::parse::Statement;
 use super::planning::Deep;
 use super::prepared::Prepared;
 use super::scan_exec::ScanExec;
+use super::semantics::names::shown;
 use super::workers::panic_error;
 use super::{Rows, definitions, parameters, show};
 use crate::engine::{KeyRange, Snapshot};
@@ -138,7 +139,7 @@ fn answer_schema(
     let fields: Vec<Field> = schema
         .fields()
         .iter()
-        .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
+        .map(|f| Field::new(shown(f.name()), f.data_type().clone(), f.is_nullable()))
         .collect();
     Ok(Arc::new(Schema::new(fields)))
 }

@@ -12,6 +12,7 @@ use crate::sql::cast::{BatchCaster, CastPolicy, storable_schema};
 use crate::sql::context::{StatementContext, fold};
 use crate::sql::dialect::OmenDialect;
 use crate::sql::dml::refuse;
+use crate::sql::semantics::names;
 use crate::sql::{Error, Result, allow, defaults, types};
 
 /// A column as its definition says.
@@ -268,8 +269,9 @@ fn query_schema(given: &Schema, columns: Vec<ColumnDefinition>) -> Result<Schema
         let fields: Vec<Field> = given
             .fields()
             .iter()
-            .map(|f| Field::new(f.name(), f.data_type().clone(), true))
+            .map(|f| Field::new(names::shown(f.name()), f.data_type().clone(), true))
             .collect();
+        names::check_unique(fields.iter().map(|f| f.name().as_str()))?;
         let schema = Schema::new(fields);
         check_column_names(&schema)?;
         return storable_schema(&schema);

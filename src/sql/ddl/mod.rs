@@ -3,6 +3,7 @@
 
 mod alter;
 mod create;
+mod index;
 mod view;
 
 use arrow::array::RecordBatch;
@@ -34,11 +35,7 @@ pub(crate) fn execute(
         S::CreateSchema { .. } => create_schema(transaction, statement)?,
         S::AlterTable(alter) => alter::alter_table(context, transaction, alter)?,
         S::Drop { .. } => drop_objects(context, transaction, statement)?,
-        S::CreateIndex(_) => {
-            return Err(Error::unsupported(
-                "CREATE INDEX is not supported; a table is indexed by its PRIMARY KEY or CLUSTER BY",
-            ));
-        }
+        S::CreateIndex(create) => index::create_index(context, transaction, create)?,
         other => return Err(Error::unsupported(format!("{other} is not supported"))),
     }
     Ok(Outcome::definition())

@@ -13,6 +13,7 @@ use super::evaluate::Evaluator;
 use crate::engine::size;
 use crate::sql::context::{PlanContext, fold};
 use crate::sql::room::Held;
+use crate::sql::semantics::names::name_of;
 use crate::sql::{Error, Outcome, Result};
 
 /// The rows of a RETURNING clause.
@@ -55,7 +56,7 @@ impl Returning {
                 }
                 ast::SelectItem::UnnamedExpr(expression) => {
                     let planned = context.expression(expression, input)?;
-                    let name = planned.qualified_name().1;
+                    let name = name_of(expression);
                     named.push((planned, name));
                 }
                 ast::SelectItem::ExprWithAlias { expr, alias } => {

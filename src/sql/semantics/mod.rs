@@ -15,17 +15,20 @@
 mod arguments;
 mod arithmetic;
 pub(crate) mod bounded;
+mod dependencies;
 pub(crate) mod elementary;
 pub(crate) mod floats;
 mod lead_lag;
 pub(crate) mod literals;
 mod modulo;
+pub(crate) mod names;
 mod numbers;
 pub(crate) mod patterns;
 pub(crate) mod percentile;
 mod plans;
 mod rounding;
 mod signs;
+mod subquery;
 mod sum;
 pub(crate) mod time_zone;
 
@@ -36,12 +39,17 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::sql::sqlparser::ast;
 
+use super::context::PlanContext;
 use super::error::Result;
 
 type Rule = Arc<dyn AnalyzerRule + Send + Sync>;
 
 /// Changes a syntax tree before names in it are resolved.
-pub(crate) fn rewrite(mut statement: ast::Statement) -> Result<ast::Statement> {
+pub(crate) fn rewrite(
+    context: &PlanContext,
+    mut statement: ast::Statement,
+) -> Result<ast::Statement> {
+    names::resolve(context, &mut statement)?;
     literals::exponents(&mut statement);
     signs::without_plus(&mut statement);
     Ok(statement)
@@ -62,6 +70,8 @@ pub(crate) fn expression_planners() -> Vec<Arc<dyn ExprPlanner>> {
 /// Rules that see expressions before DataFusion gives their operands common types.
 fn before_coercion() -> Vec<Rule> {
     vec![
+        // First: what it makes of subqueries is for all others to see.
+        Arc::new(subquery::Unnesting),
         Arc::new(time_zone::TextInTimeZone),
         Arc::new(arguments::ConstantArguments),
         Arc::new(numbers::CommonNumbers),
@@ -74,6 +84,7 @@ fn after_coercion() -> Vec<Rule> {
         Arc::new(rounding::RoundingCasts),
         Arc::new(arithmetic::CheckedArithmetic),
         Arc::new(floats::CanonicalFloats),
+        Arc::new(dependencies::TrueDependencies),
     ]
 }
 
