@@ -17,8 +17,9 @@ pub(crate) use array::{CastPolicy, Failure, MAX_BATCH_BYTES, cast_array, nulls};
 
 use super::code::Code;
 use super::error::{Error, Result};
+use super::modifier::Modifier;
 use super::semantics::time_zone::{TimeZone, is_text};
-use super::types::sql_name;
+use super::types::{sql_name, sql_name_of_field};
 use crate::engine::{self, TableMeta, size};
 
 /// Characters of a value that an error message shows at most.
@@ -174,14 +175,21 @@ impl BatchCaster {
     ) -> Result<RecordBatch> {
         let mut columns = Vec::with_capacity(self.sources.len());
         for (source, field) in self.sources.iter().zip(self.schema.fields()) {
+            let modifier = Modifier::of_field(field);
+            let fit = |column: ArrayRef| match modifier {
+                Some(modifier) => modifier.assign(&column),
+                None => Ok(column),
+            };
             let column = match source {
                 Source::Given(i) => self
                     .zone
                     .cast_array(&given[*i], field.data_type(), self.policy)
+                    .and_then(fit)
                     .map_err(|f| self.error(field, &given[*i], &f))?,
                 Source::Default(default) => {
                     let value = default_array(default, row_count)?;
                     cast_array(&value, field.data_type(), CastPolicy::Assign)
+                        .and_then(fit)
                         .map_err(|f| self.error(field, &value, &f))?
                 }
             };
@@ -219,13 +227,8 @@ pub(crate) fn cast_error(
     row_of: impl Fn(usize) -> u64,
 ) -> Error {
     let column = format!("table {table}: column \"{}\"", field.name());
-    let to = sql_name(field.data_type());
-    let code = match failure {
-        Failure::Type => Code::DatatypeMismatch,
-        Failure::Value { .. } if is_text(given.data_type()) => Code::InvalidTextRepresentation,
-        Failure::Value { .. } => Code::NumericValueOutOfRange,
-        Failure::Whole(_) => Code::DataException,
-    };
+    let to = sql_name_of_field(field);
+    let code = failure_code(given.data_type(), field.data_type(), failure);
     let message = match failure {
         Failure::Type => format!(
             "{column} has the type {to}, and values of type {} cannot be put there without a cast",
@@ -233,6 +236,11 @@ pub(crate) fn cast_error(
         ),
         Failure::Value { row, reason } => format!(
             "{column} ({to}), row {}: the value {} {reason}",
+            row_of(*row) + 1,
+            show(given, *row)
+        ),
+        Failure::TooLong { row } => format!(
+            "{column}, row {}: the value {} is too long for {to}",
             row_of(*row) + 1,
             show(given, *row)
         ),
@@ -281,6 +289,20 @@ fn default_bytes(default: &ColumnDefault, row_count: usize) -> Result<u64> {
     })
 }
 
+/// What is wrong with a value that cannot be cast.
+pub(crate) fn failure_code(from: &DataType, to: &DataType, failure: &Failure) -> Code {
+    let temporal = to.is_temporal();
+    match failure {
+        Failure::Type => Code::DatatypeMismatch,
+        Failure::Value { .. } if is_text(from) && temporal => Code::InvalidDatetimeFormat,
+        Failure::Value { .. } if is_text(from) => Code::InvalidTextRepresentation,
+        Failure::Value { .. } if temporal => Code::DatetimeFieldOverflow,
+        Failure::Value { .. } => Code::NumericValueOutOfRange,
+        Failure::TooLong { .. } => Code::StringDataRightTruncation,
+        Failure::Whole(_) => Code::DataException,
+    }
+}
+
 /// The values of a default for some rows.
 pub(crate) fn default_array(default: &ColumnDefault, row_count: usize) -> Result<ArrayRef> {
     let bytes = default_bytes(default, row_count)?;
@@ -307,7 +329,7 @@ pub(crate) fn default_array(default: &ColumnDefault, row_count: usize) -> Result
 }
 
 /// A value as a message shows it.
-fn show(array: &ArrayRef, row: usize) -> String {
+pub(crate) fn show(array: &ArrayRef, row: usize) -> String {
     let text = array_value_to_string(array, row).unwrap_or_else(|_| "?".to_owned());
     let shown: String = text.chars().take(SHOWN_CHARS).collect();
     let cut = if shown.len() < text.len() { "..." } else { "" };

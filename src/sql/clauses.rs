@@ -41,7 +41,6 @@ impl Visitor for Clauses {
 
     fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Self::Break> {
         refuse(!query.locks.is_empty(), "FOR UPDATE or FOR SHARE")?;
-        refuse(query.fetch.is_some(), "FETCH (use LIMIT)")?;
         refuse(query.for_clause.is_some(), "FOR XML or FOR JSON")?;
         refuse(query.settings.is_some(), "SETTINGS")?;
         refuse(query.format_clause.is_some(), "FORMAT")?;

@@ -8,7 +8,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
 use datafusion::sql::sqlparser::ast;
@@ -26,6 +26,7 @@ use super::queries::{Query, RunningQuery};
 use super::reader::{ReadStream, Reader};
 use super::scan_exec::{check_part, intersect, key_parts};
 use super::semantics::literals;
+use super::semantics::time::cast::{Unfit, cast_time};
 use super::workers::caught;
 use super::{Rows, parameters, query};
 use crate::engine::{KeyKind, KeyRange, Snapshot, TableMeta, TableSnapshot, in_memory};
@@ -525,13 +526,25 @@ fn literal(value: &ast::Value, negative: bool, data_type: &DataType) -> Option<S
             match data_type {
                 DataType::Utf8 => Some(value),
                 DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_) => {
-                    value.cast_to(data_type).ok().filter(|v| !v.is_null())
+                    moment(&value, data_type)
                 }
                 _ => None,
             }
         }
         _ => None,
     }
+}
+
+/// A text as the planner reads it beside a date or time: with microseconds at least, whatever the column holds. `None` where it
+/// cannot be read so: the planner says why.
+fn moment(value: &ScalarValue, beside: &DataType) -> Option<ScalarValue> {
+    let to = match beside {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => beside.clone(),
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        other => other.clone(),
+    };
+    let read = cast_time(&value.to_array().ok()?, &to, Unfit::IsNull).ok()?;
+    ScalarValue::try_from_array(&read, 0).ok().filter(|v| !v.is_null())
 }
 
 /// The names that a statement can use.

@@ -22,6 +22,7 @@ mod key_filter;
 mod key_range;
 mod limits;
 mod memory;
+mod modifier;
 mod parameters;
 mod parse;
 mod planning;
@@ -45,6 +46,7 @@ mod system;
 mod testing;
 mod transaction;
 mod types;
+mod upkeep;
 mod with_clause;
 mod workers;
 

@@ -13,7 +13,9 @@ use datafusion::logical_expr::{Expr, Limit, LogicalPlan};
 use super::cast::CastPolicy;
 use super::error::{Error, Result};
 use super::semantics::floats::canonical_array;
-use super::semantics::time_zone::TimeZone;
+use super::semantics::time::cast::is_time_cast;
+use super::semantics::time::cast_function::failure_of;
+use super::semantics::time_zone::{TimeZone, is_text};
 
 /// A field for each parameter of a plan, named "$1", "$2", ...; Utf8 where the type cannot be told.
 pub(crate) fn of_plan(plan: &LogicalPlan) -> Result<SchemaRef> {
@@ -199,11 +201,12 @@ pub(crate) fn plain(column: &ArrayRef) -> Result<ArrayRef> {
 
 /// The values of one parameter in its type; a value that does not fit is an error, never NULL.
 fn cast(field: &Field, column: &ArrayRef, zone: &TimeZone) -> Result<ArrayRef> {
-    // Text that cannot be read so says why below.
-    if matches!(field.data_type(), DataType::Timestamp(_, Some(_)))
-        && let Ok(read) = zone.cast_array(column, field.data_type(), CastPolicy::Assign)
-    {
-        return Ok(read);
+    if is_text(column.data_type()) && is_time_cast(column.data_type(), field.data_type()) {
+        let read = zone.cast_array(column, field.data_type(), CastPolicy::Assign);
+        return read.map_err(|failure| {
+            let error = failure_of(column, field.data_type(), &failure);
+            Error::new(error.code(), format!("parameter {}: {}", field.name(), error.message()))
+        });
     }
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
     arrow::compute::cast_with_options(column, field.data_type(), &options).map_err(|e| {

@@ -13,7 +13,9 @@ use super::dialect::OmenDialect;
 use super::error::{Error, Result};
 use super::planning::Deep;
 use super::semantics::patterns;
+use super::semantics::syntax;
 use super::transaction::Control;
+use super::upkeep::Upkeep;
 use super::{SqlOptions, StatementKind, balance, limits, with_clause};
 
 /// A syntax tree. It may be deep: it is shared, and dropped where there is room for that.
@@ -36,6 +38,8 @@ pub(crate) enum Statement {
     Control(Control),
     /// KILL: stops the query of that number.
     Cancel(u64),
+    /// ANALYZE, VACUUM, CHECKPOINT.
+    Upkeep(Upkeep),
 }
 
 impl Statement {
@@ -44,7 +48,7 @@ impl Statement {
         match self {
             Self::Query(_) | Self::Show(_) => StatementKind::Query,
             Self::Dml(_) => StatementKind::Update,
-            Self::Set(_) | Self::Ddl(_) | Self::Control(_) | Self::Cancel(_) => {
+            Self::Set(_) | Self::Ddl(_) | Self::Control(_) | Self::Cancel(_) | Self::Upkeep(_) => {
                 StatementKind::Definition
             }
         }
@@ -72,6 +76,9 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
     if begins_with(&tokens, &["CREATE", "EXTERNAL"]) {
         return Err(Error::unsupported("CREATE EXTERNAL TABLE is not supported"));
     }
+    if is_checkpoint(&tokens) {
+        return Ok(vec![Statement::Upkeep(Upkeep::Checkpoint)]);
+    }
     let mut statements = Parser::new(&OmenDialect)
         .with_recursion_limit(limits::MAX_NESTING)
         .with_tokens_with_locations(tokens)
@@ -80,6 +87,7 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
     for statement in &mut statements {
         balance::balance(statement);
         limits::check_tree(statement)?;
+        syntax::rewrite(statement)?;
         clauses::check(statement)?;
         patterns::rewrite(statement);
     }
@@ -131,6 +139,18 @@ fn begins_with(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
         _ => Some(""),
     });
     words.iter().all(|word| found.next().is_some_and(|f| f.eq_ignore_ascii_case(word)))
+}
+
+/// Whether a text is CHECKPOINT, which the parser does not know.
+fn is_checkpoint(tokens: &[TokenWithSpan]) -> bool {
+    let mut words = tokens
+        .iter()
+        .map(|t| &t.token)
+        .filter(|t| !matches!(t, Token::Whitespace(_) | Token::SemiColon | Token::EOF));
+    let first = words.next();
+    let is_word =
+        |t: &Token| matches!(t, Token::Word(w) if w.value.eq_ignore_ascii_case("checkpoint"));
+    first.is_some_and(is_word) && words.next().is_none()
 }
 
 fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
@@ -194,6 +214,8 @@ fn classify(sql: &str, statement: ast::Statement) -> Result<Statement> {
         S::Set(_) | S::Reset(_) => Statement::Set(statement),
         S::Kill { modifier: None | Some(ast::KillType::Query), id } => Statement::Cancel(*id),
         S::Insert(_) | S::Update(_) | S::Delete(_) | S::Truncate(_) => Statement::Dml(statement),
+        S::Analyze(analyze) => Statement::Upkeep(Upkeep::analyze(analyze)?),
+        S::Vacuum(vacuum) => Statement::Upkeep(Upkeep::vacuum(vacuum)?),
         S::CreateTable(_)
         | S::CreateView(_)
         | S::CreateSchema { .. }

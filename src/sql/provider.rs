@@ -1,5 +1,6 @@
 //! A table of one snapshot as DataFusion sees it: exact predicates on the key, exact statistics.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -28,12 +29,12 @@ pub(crate) struct EngineTable {
 impl EngineTable {
     /// With the users' columns.
     pub(crate) fn new(table: TableSnapshot) -> Self {
-        Self::with_schema(table.schema(), table)
+        Self::with_schema(Arc::new(Schema::new(plain_fields(&table))), table)
     }
 
     /// With the users' columns, and the row address (UInt64) as the last one.
     pub(crate) fn with_row_address(table: TableSnapshot) -> Self {
-        let mut fields = table.schema().fields().to_vec();
+        let mut fields = plain_fields(&table);
         fields.push(Arc::new(Field::new(ROW_ADDRESS_COLUMN, DataType::UInt64, false)));
         Self::with_schema(Arc::new(Schema::new(fields)), table)
     }
@@ -65,6 +66,16 @@ impl EngineTable {
         sampled.sampling = Some(sampling);
         sampled
     }
+}
+
+/// The table's fields without lengths and precisions, which are of columns and not of what is computed from them.
+fn plain_fields(table: &TableSnapshot) -> Vec<Arc<Field>> {
+    let schema = table.schema();
+    let plain = |field: &Arc<Field>| match field.metadata().is_empty() {
+        true => Arc::clone(field),
+        false => Arc::new(field.as_ref().clone().with_metadata(HashMap::new())),
+    };
+    schema.fields().iter().map(plain).collect()
 }
 
 #[async_trait]

@@ -378,6 +378,12 @@ impl Session {
                 self.database.queries().cancel(*query)?;
                 return Ok(Outcome::definition());
             }
+            Statement::Upkeep(upkeep) if !self.in_transaction() => {
+                let (upkeep, context) = (upkeep.clone(), self.context());
+                let work = self.database.workers().run(move || upkeep.run(&context));
+                running.wait(work).await?;
+                return Ok(Outcome::definition());
+            }
             _ => {}
         }
         let context = self.context().running(running.query());
@@ -584,9 +590,11 @@ fn describe(
     let mut planned = None;
     let description = match &statement {
         Statement::Dml(statement) => dml::describe(&plan_context, statement)?,
-        Statement::Ddl(_) | Statement::Set(_) | Statement::Control(_) | Statement::Cancel(_) => {
-            Description::default()
-        }
+        Statement::Ddl(_)
+        | Statement::Set(_)
+        | Statement::Control(_)
+        | Statement::Cancel(_)
+        | Statement::Upkeep(_) => Description::default(),
         Statement::Show(_) => query::plan(&plan_context, &statement)?.description,
         Statement::Query(_) => {
             let query = query::plan(&plan_context, &statement)?;
@@ -659,6 +667,10 @@ pub(super) fn execute_in(
             context.database.queries().cancel(*query)?;
             Ok(Outcome::definition())
         }
+        Statement::Upkeep(_) => Err(Error::new(
+            super::Code::ActiveSqlTransaction,
+            "ANALYZE, VACUUM and CHECKPOINT cannot run in a transaction or with other statements",
+        )),
         Statement::Set(_) | Statement::Control(_) => {
             Err(Error::internal("a statement about the session was run as a change"))
         }

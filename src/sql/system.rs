@@ -151,7 +151,7 @@ fn information_columns(context: &PlanContext) -> Result<RecordBatch> {
                 some(field.name()),
                 default,
                 some(if field.is_nullable() { "YES" } else { "NO" }),
-                some(types::sql_name(field.data_type())),
+                some(types::sql_name_of_field(&field)),
             ]);
             ordinals.push(i as i32 + 1);
         }

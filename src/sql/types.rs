@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::error::{Error, Result};
+use super::modifier::{Modifier, unit};
 use super::semantics::time_zone::TimeZone;
 
 /// The time zone that TIMESTAMPTZ columns carry.
@@ -39,20 +40,17 @@ pub(crate) fn data_type(sql: &SqlType) -> Result<DataType> {
         SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 => DataType::Float64,
         SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => decimal(sql, info)?,
         SqlType::Text | SqlType::String(None) => DataType::Utf8,
-        SqlType::Varchar(None) | SqlType::CharacterVarying(None) | SqlType::CharVarying(None) => {
-            DataType::Utf8
-        }
-        SqlType::Char(_)
-        | SqlType::Character(_)
-        | SqlType::Varchar(_)
+        SqlType::Varchar(_)
         | SqlType::CharacterVarying(_)
         | SqlType::CharVarying(_)
-        | SqlType::Nvarchar(_) => {
+        | SqlType::Nvarchar(_) => DataType::Utf8,
+        SqlType::Char(_) | SqlType::Character(_) => {
             return Err(Error::unsupported(format!(
-                "the type {sql} is not supported, because lengths are not enforced; use TEXT"
+                "the type {sql} is not supported, because it fills up with blanks; use VARCHAR"
             )));
         }
-        SqlType::Bytea | SqlType::Blob(None) | SqlType::Varbinary(None) => DataType::Binary,
+        SqlType::Bytea | SqlType::Blob(None) | SqlType::Varbinary(_) => DataType::Binary,
+        SqlType::Binary(Some(_)) => DataType::Binary,
         SqlType::Date => DataType::Date32,
         SqlType::Time(precision, zone) => match (zone, precision) {
             (TimezoneInfo::None | TimezoneInfo::WithoutTimeZone, p) => time(sql, *p)?,
@@ -79,16 +77,6 @@ pub(crate) fn data_type(sql: &SqlType) -> Result<DataType> {
             return Err(Error::unsupported(format!("the type {other} is not supported")));
         }
     })
-}
-
-fn unit(sql: &SqlType, precision: Option<u64>) -> Result<TimeUnit> {
-    match precision {
-        Some(0) => Ok(TimeUnit::Second),
-        Some(3) => Ok(TimeUnit::Millisecond),
-        None | Some(6) => Ok(TimeUnit::Microsecond),
-        Some(9) => Ok(TimeUnit::Nanosecond),
-        Some(_) => Err(Error::unsupported(format!("the precision of {sql} is not 0, 3, 6 or 9"))),
-    }
 }
 
 fn time(sql: &SqlType, precision: Option<u64>) -> Result<DataType> {
@@ -125,8 +113,20 @@ pub(crate) struct SqlTypes {
 
 impl TypePlanner for SqlTypes {
     fn plan_type_field(&self, sql: &SqlType) -> datafusion::error::Result<Option<FieldRef>> {
-        let data_type = self.zone.in_cast(data_type(sql)?);
-        Ok(Some(Arc::new(Field::new("", data_type, true))))
+        let field = Field::new("", self.zone.in_cast(data_type(sql)?), true);
+        let modifier = Modifier::of_type(sql)?;
+        Ok(Some(Arc::new(match modifier {
+            Some(modifier) => modifier.on(field),
+            None => field,
+        })))
+    }
+}
+
+/// The SQL name of a field's type, with its length or precision.
+pub(crate) fn sql_name_of_field(field: &Field) -> String {
+    match Modifier::of_field(field) {
+        Some(modifier) => modifier.sql_name(field.data_type()),
+        None => sql_name(field.data_type()),
     }
 }
 

@@ -19,13 +19,14 @@ use arrow::datatypes::{
 };
 
 use crate::engine::size;
+use crate::sql::semantics::time::cast::{Unfit, cast_time, is_time_cast};
 
 /// What a cast may do to a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CastPolicy {
     /// Nothing: the value can be had back. For bulk loads.
     Lossless,
-    /// What an assignment in PostgreSQL does: fractions are rounded, times cut to the column's unit;
+    /// What an assignment in PostgreSQL does: fractions of numbers and times are rounded;
     /// overflow and what cannot be parsed is an error.
     Assign,
 }
@@ -41,6 +42,11 @@ pub(crate) enum Failure {
         row: usize,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// The value of a row is longer than its column.
+    TooLong {
+        /// The row, counted from 0.
+        row: usize,
     },
     /// The array as a whole cannot be held.
     Whole(String),
@@ -120,6 +126,15 @@ fn cast_plain(array: &ArrayRef, to: &DataType, policy: CastPolicy) -> Result<Arr
         (Family::Text, Family::Binary) => convert(array, to, NO_FIT),
         (Family::Binary, Family::Text) => convert(array, to, "is not UTF-8"),
         (Family::Text, Family::Number) if lossless => parse_number_exactly(array, to),
+        _ if policy == CastPolicy::Assign && is_time_cast(from, to) => {
+            cast_time(array, to, Unfit::Fails)
+        }
+        (Family::Text, Family::Bool | Family::Date | Family::Time | Family::Timestamp) => {
+            cast_time(array, to, Unfit::Fails)
+        }
+        (Family::Date | Family::Time | Family::Timestamp, Family::Text) => {
+            cast_time(array, to, Unfit::Fails)
+        }
         (Family::Text, _) => convert(array, to, NOT_TEXT_OF),
         (Family::Other, Family::Text) => Err(Failure::Type),
         (_, Family::Text) => convert(array, to, NO_FIT),

@@ -14,6 +14,7 @@ fn cast(array: impl Array + 'static, to: DataType, policy: CastPolicy) -> Result
     let out = cast_array(&array, &to, policy).map_err(|f| match f {
         Failure::Type => "type".to_owned(),
         Failure::Value { row, reason } => format!("row {row} {reason}"),
+        Failure::TooLong { row } => format!("row {row} is too long"),
         Failure::Whole(reason) => reason,
     })?;
     assert_eq!(out.data_type(), &to);

@@ -12,6 +12,7 @@ use crate::sql::cast::{BatchCaster, CastPolicy, storable_schema};
 use crate::sql::context::{StatementContext, fold};
 use crate::sql::dialect::OmenDialect;
 use crate::sql::dml::refuse;
+use crate::sql::modifier::Modifier;
 use crate::sql::semantics::names;
 use crate::sql::{Error, Result, allow, defaults, types};
 
@@ -21,6 +22,8 @@ pub(super) struct ColumnDefinition {
     pub(super) name: String,
     /// `None` where a query is to say.
     data_type: Option<DataType>,
+    /// Length or precision.
+    modifier: Option<Modifier>,
     pub(super) nullable: bool,
     pub(super) default: Option<ast::Expr>,
     pub(super) primary_key: bool,
@@ -33,8 +36,9 @@ impl ColumnDefinition {
             ast::DataType::Unspecified => None,
             sql => Some(types::data_type(sql)?),
         };
+        let modifier = Modifier::of_type(&definition.data_type)?;
         let mut column =
-            Self { name, data_type, nullable: true, default: None, primary_key: false };
+            Self { name, data_type, modifier, nullable: true, default: None, primary_key: false };
         for ast::ColumnOptionDef { option, .. } in &definition.options {
             match option {
                 ast::ColumnOption::Null => {}
@@ -67,7 +71,11 @@ impl ColumnDefinition {
         let schema = Schema::new(vec![Field::new(&self.name, data_type, self.nullable)]);
         check_column_names(&schema)?;
         // Types that cannot be stored are refused here.
-        Ok(storable_schema(&schema)?.field(0).clone())
+        let field = storable_schema(&schema)?.field(0).clone();
+        Ok(match self.modifier {
+            Some(modifier) => modifier.on(field),
+            None => field,
+        })
     }
 }
 

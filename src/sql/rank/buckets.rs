@@ -220,8 +220,8 @@ impl<'a> Rising<'a> {
         let literal = |i: usize| Some(function.args().get(i)?.downcast_ref::<Literal>()?.value());
         let reach = match (function.name(), function.args().len()) {
             ("date_trunc", 2) => granularity(literal(0)?.try_as_str()??)?,
-            ("date_bin", 2) => interval(literal(0)?)?,
-            ("date_bin", 3) => {
+            ("date_bin" | "time_bucket", 2) => interval(literal(0)?)?,
+            ("date_bin" | "time_bucket", 3) => {
                 literal(2)?;
                 interval(literal(0)?)?
             }

@@ -20,6 +20,7 @@ pub(crate) mod elementary;
 pub(crate) mod floats;
 mod lead_lag;
 pub(crate) mod literals;
+mod mode;
 mod modulo;
 pub(crate) mod names;
 mod numbers;
@@ -30,6 +31,9 @@ mod rounding;
 mod signs;
 mod subquery;
 mod sum;
+pub(crate) mod syntax;
+mod text_functions;
+pub(crate) mod time;
 pub(crate) mod time_zone;
 
 use std::sync::Arc;
@@ -64,7 +68,7 @@ pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
 
 /// Planners of operators and literals, asked before DataFusion's.
 pub(crate) fn expression_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    Vec::new()
+    vec![Arc::new(time::interval::TimeOperators)]
 }
 
 /// Rules that see expressions before DataFusion gives their operands common types.
@@ -72,7 +76,8 @@ fn before_coercion() -> Vec<Rule> {
     vec![
         // First: what it makes of subqueries is for all others to see.
         Arc::new(subquery::Unnesting),
-        Arc::new(time_zone::TextInTimeZone),
+        Arc::new(time::rules::TimeTypes),
+        Arc::new(time::interval_rules::IntervalOrder),
         Arc::new(arguments::ConstantArguments),
         Arc::new(numbers::CommonNumbers),
     ]
@@ -85,6 +90,7 @@ fn after_coercion() -> Vec<Rule> {
         Arc::new(arithmetic::CheckedArithmetic),
         Arc::new(floats::CanonicalFloats),
         Arc::new(dependencies::TrueDependencies),
+        Arc::new(time::rules::TimeCasts),
     ]
 }
 
@@ -102,11 +108,14 @@ pub(crate) fn register(mut builder: SessionStateBuilder) -> SessionStateBuilder 
     aggregates.extend(sum::functions());
     aggregates.push(patterns::every());
     aggregates.extend(percentile::functions());
+    aggregates.push(mode::function());
     *aggregates = floats::wrap_aggregates(std::mem::take(aggregates));
     let functions = builder.scalar_functions().get_or_insert_default();
     functions.extend(modulo::functions());
     functions.extend(elementary::functions());
     functions.push(patterns::similar_to_escape());
+    let ours = time::functions().into_iter().chain(text_functions::functions());
+    functions.extend(ours.map(Arc::new));
     builder.window_functions().get_or_insert_default().extend(lead_lag::functions());
     // Last: what stands in the place of DataFusion's functions is bounded too.
     bounded::register(builder)
