@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
 use super::attach::join;
 use super::{Rewriter, columns};
 use crate::sql::error::Error;
+use crate::sql::planning;
 
 /// The name of the column that says whether there is a row.
 pub(super) const SOME_ROW: &str = "__some_row";
@@ -48,6 +49,8 @@ impl Domain {
         if columns.is_empty() {
             return Ok(Self { columns, plan: one_row() });
         }
+        // Each level of nesting reads its outer rows a second time: the plan must not grow without end.
+        planning::check_plan(outer)?;
         let rows = widened(outer.clone())?;
         check_repeatable(&rows)?;
         let rows = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(rows))?);

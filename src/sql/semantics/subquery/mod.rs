@@ -25,7 +25,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::sql::{Code, Error};
+use crate::sql::{Code, Error, planning};
 
 /// The rule.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ impl AnalyzerRule for Unnesting {
             return Ok(plan);
         }
         let plan = Rewriter::default().plan(plan)?;
+        planning::check_plan(&plan)?;
         match outer_columns(&plan)?.first() {
             None => Ok(plan),
             Some(column) => {

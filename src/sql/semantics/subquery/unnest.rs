@@ -18,10 +18,12 @@ use super::attach::join;
 use super::domain::{Domain, column};
 use super::{Rewriter, columns, outer_columns, renamed};
 use crate::sql::error::Error;
+use crate::sql::planning;
 
 impl Rewriter {
     /// The rows of `plan` for each row of the domain: the plan's columns, then the domain's.
     pub(super) fn unnest(&self, plan: &LogicalPlan, domain: &Domain) -> Result<LogicalPlan> {
+        planning::check_stopped()?;
         if !domain.is_used_by(plan)? {
             return match plan {
                 LogicalPlan::EmptyRelation(empty)
