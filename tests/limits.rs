@@ -31,6 +31,11 @@ impl Fixture {
 
     /// Rows of the answer.
     async fn run(&self, sql: &str) -> Result<usize, Error> {
+        let answer = tokio::time::timeout(Duration::from_secs(120), self.answer(sql)).await;
+        answer.unwrap_or_else(|_| panic!("no answer to {}", &sql[..sql.len().min(100)]))
+    }
+
+    async fn answer(&self, sql: &str) -> Result<usize, Error> {
         let statement = self.session.prepare(sql).await?;
         if statement.kind() != StatementKind::Query {
             self.session.execute(&statement, None).await?;
@@ -90,7 +95,6 @@ const SHAPES: &[(&str, &str, &str, &str)] = &[
     ("SELECT a FROM t WHERE a = 1", " OR s = 'x' AND a = 2", "", ""),
     ("SELECT TIMESTAMP '2024-01-01 00:00:00'", " AT TIME ZONE 'UTC'", "", ""),
     ("SELECT [1]", "[1]", "", ""),
-    ("SELECT 1 BETWEEN 0", " AND 1 BETWEEN 0", " AND 1", ""),
     ("SELECT ", "NOT ", "true", ""),
     ("SELECT ", "- ", "1", ""),
     ("SELECT ", "(", "1", ")"),
@@ -239,6 +243,13 @@ async fn short_statements_do_not_wait_for_long_ones() {
 #[tokio::test]
 async fn long_chains_run() {
     let fixture = Fixture::new().await;
+    // More joins on one way than a task has units to yield by.
+    let joins: Vec<String> = (0..150).map(|i| format!("t t{i} USING (a)")).collect();
+    let joins = format!("SELECT count(*) FROM t JOIN {}", joins.join(" JOIN "));
+    match fixture.run(&joins).await {
+        Ok(rows) => assert_eq!(rows, 1),
+        Err(error) => assert_eq!(error.code(), Code::StatementTimeout, "{error}"),
+    }
     let union = vec!["SELECT 1"; 600].join(" UNION ALL ");
     assert_eq!(fixture.run(&union).await.unwrap(), 600);
     let or: Vec<String> = (0..1_200).map(|i| format!("a = {i}")).collect();

@@ -60,9 +60,15 @@ impl PhysicalOptimizerRule for KeyPositions {
     }
 }
 
+/// Of joins on one way, so many yield each.
+const MAX_YIELDING: usize = 32;
+
 /// A join may make rows without end of the few batches that it has read, and so never come to a point where its task
 /// yields: such a query could not be stopped, and none beside it would run. DataFusion lets scans and exchanges yield;
 /// this rule lets joins yield too.
+///
+/// Each that yields takes a unit of its task's budget on the way down to what it reads, and gets it back only with a row. Were
+/// there more of them on one way than units (128), no poll would ever come to a row.
 #[derive(Debug, Default)]
 pub(crate) struct YieldingJoins;
 
@@ -82,7 +88,9 @@ impl PhysicalOptimizerRule for YieldingJoins {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
             // Nothing but joins, unions and recursion has several inputs, and yielding costs next to nothing.
-            Ok(if plan.children().len() > 1 {
+            let joins = joins_on_a_way(&plan);
+            let yields = joins <= MAX_YIELDING || joins.is_power_of_two();
+            Ok(if plan.children().len() > 1 && yields {
                 Transformed::yes(Arc::new(CooperativeExec::new(plan)) as _)
             } else {
                 Transformed::no(plan)
@@ -90,6 +98,13 @@ impl PhysicalOptimizerRule for YieldingJoins {
         })
         .data()
     }
+}
+
+/// Joins on the longest way from `plan` to what it reads.
+fn joins_on_a_way(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let children = plan.children();
+    let below = children.iter().map(|child| joins_on_a_way(child)).max().unwrap_or(0);
+    below + usize::from(children.len() > 1)
 }
 
 /// The plan with skip and fetch in its scan, where only projections lie between.
