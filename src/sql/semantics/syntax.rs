@@ -103,22 +103,23 @@ fn fetch(query: &mut ast::Query) -> Result<()> {
 
 fn expression(expr: &mut Expr) -> Result<()> {
     match expr {
-        Expr::Interval(ast::Interval {
-            value,
-            leading_field: None,
-            leading_precision: None,
-            last_field: None,
-            fractional_seconds_precision: None,
-        }) => {
-            if let Expr::Value(literal) = value.as_mut()
-                && let ast::Value::SingleQuotedString(text) = &mut literal.value
+        Expr::Interval(interval) => {
+            if let Some(text) = plain_text(interval)
                 && let Some(read) = interval_text::read(text)
             {
-                // Words that DataFusion knows, too.
-                *text = format!(
-                    "{} months {} days {} nanoseconds",
-                    read.months, read.days, read.nanoseconds
-                );
+                *text = words(read.months.into(), read.days.into(), read.nanoseconds.into());
+            }
+        }
+        // DataFusion would put the sign before the first word only.
+        Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr: inner } => {
+            if let Expr::Interval(interval) = inner.as_mut()
+                && let Some(text) = plain_text(interval)
+                && let Some(read) = interval_text::read(text)
+            {
+                let (months, days) = (i64::from(read.months), i64::from(read.days));
+                *text = words(-months, -days, -i128::from(read.nanoseconds));
+                let negated = take(inner);
+                *expr = negated;
             }
         }
         Expr::AtTimeZone { timestamp, time_zone } => {
@@ -145,6 +146,32 @@ fn expression(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// The text of an interval without fields such as DAY TO HOUR.
+fn plain_text(interval: &mut ast::Interval) -> Option<&mut String> {
+    let ast::Interval {
+        value,
+        leading_field: None,
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    } = interval
+    else {
+        return None;
+    };
+    match value.as_mut() {
+        Expr::Value(literal) => match &mut literal.value {
+            ast::Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// An interval in words that DataFusion knows, too.
+fn words(months: i64, days: i64, nanoseconds: i128) -> String {
+    format!("{months} months {days} days {nanoseconds} nanoseconds")
 }
 
 fn take(expr: &mut Expr) -> Expr {

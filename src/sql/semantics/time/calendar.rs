@@ -76,6 +76,16 @@ pub(crate) fn add_months(days: i64, months: i64) -> i64 {
     days_from_civil(year, month, day.min(days_in_month(year, month)))
 }
 
+/// 2000-01-01, from which PostgreSQL counts, in seconds from 1970.
+const EPOCH_SECONDS: i128 = 946_684_800;
+
+/// `value / unit` of a moment in ticks of which `second` make a second, rounded as PostgreSQL rounds timestamps: halves away
+/// from the year 2000. A unit is no longer than a second.
+pub(crate) fn round_moment(value: i128, unit: i128, second: i128) -> i128 {
+    let epoch = EPOCH_SECONDS * second;
+    round_div(value - epoch, unit) + epoch / unit
+}
+
 /// `value / unit`, rounded to the nearest; halves away from zero, as PostgreSQL rounds times to a precision.
 pub(crate) fn round_div(value: i128, unit: i128) -> i128 {
     let half = unit / 2;
@@ -94,6 +104,10 @@ mod tests {
             assert!((1..=days_in_month(year, month)).contains(&day));
         }
         assert_eq!(civil_from_days(0), (1970, 1, 1));
+        // Half a second after a midnight in 1985, and in 2005.
+        let half = |days: i128| (days * 86_400) * 1_000 + 500;
+        assert_eq!(round_moment(half(5_479), 1_000, 1_000), 5_479 * 86_400);
+        assert_eq!(round_moment(half(12_784), 1_000, 1_000), 12_784 * 86_400 + 1);
         assert_eq!(days_from_civil(2000, 2, 29), 11_016);
         assert_eq!(civil_from_days(add_months(days_from_civil(2024, 1, 31), 1)), (2024, 2, 29));
     }

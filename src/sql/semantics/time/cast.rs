@@ -10,7 +10,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 
 use super::calendar::{
-    NANOS_PER_DAY, NANOS_PER_SECOND, SECONDS_PER_DAY, round_div, ticks_per_second,
+    NANOS_PER_DAY, NANOS_PER_SECOND, SECONDS_PER_DAY, round_div, round_moment, ticks_per_second,
 };
 use super::interval::{self, intervals, is_interval};
 use super::text::{self, Moment, NamedZone, Unread};
@@ -173,7 +173,9 @@ fn rescale(array: &ArrayRef, to: &DataType, unfit: Unfit) -> Result<ArrayRef, Fa
         return Err(Failure::Type);
     };
     let values = ticks(array)?;
-    let values = if from == unit { values } else { in_unit(&values, *from, *unit, unfit)? };
+    let second = i128::from(ticks_per_second(*from));
+    let round = |value, step| round_moment(value, step, second);
+    let values = if from == unit { values } else { in_unit(&values, *from, *unit, unfit, round)? };
     arrow_cast(&(Arc::new(values) as ArrayRef), to)
 }
 
@@ -182,6 +184,7 @@ fn in_unit(
     from: TimeUnit,
     to: TimeUnit,
     unfit: Unfit,
+    round: impl Fn(i128, i128) -> i128,
 ) -> Result<Int64Array, Failure> {
     let (from, to) = (ticks_per_second(from), ticks_per_second(to));
     if from <= to {
@@ -189,7 +192,7 @@ fn in_unit(
         map(values, unfit, |tick| tick.checked_mul(factor).ok_or(NO_FIT))
     } else {
         let unit = i128::from(from / to);
-        map(values, unfit, |tick| i64::try_from(round_div(tick.into(), unit)).map_err(|_| NO_FIT))
+        map(values, unfit, |tick| i64::try_from(round(tick.into(), unit)).map_err(|_| NO_FIT))
     }
 }
 
@@ -250,7 +253,7 @@ fn times_as(
 ) -> Result<ArrayRef, Failure> {
     let (DataType::Time32(unit) | DataType::Time64(unit)) = to else { return Err(Failure::Type) };
     let day = ticks_per_second(*unit) * SECONDS_PER_DAY;
-    let times = in_unit(times, from, *unit, unfit)?;
+    let times = in_unit(times, from, *unit, unfit, round_div)?;
     let times: ArrayRef =
         Arc::new(map(&times, unfit, |t| if t < day { Ok(t) } else { Err(NO_FIT) })?);
     match to {
@@ -321,7 +324,7 @@ pub(crate) fn timestamp(
         wall -= i128::from(offset) * second;
     }
     let tick = i128::from(NANOS_PER_SECOND / ticks_per_second(unit));
-    i64::try_from(round_div(wall, tick)).map_err(|_| NO_FIT)
+    i64::try_from(round_moment(wall, tick, NANOS_PER_SECOND.into())).map_err(|_| NO_FIT)
 }
 
 /// The values as text.
@@ -392,8 +395,14 @@ pub(crate) fn round_to(array: &ArrayRef, digits: u8) -> Result<ArrayRef, Failure
         return Ok(Arc::clone(array));
     }
     let step = i128::from(10i64.pow(u32::from(held - digits)));
+    let second = i128::from(ticks_per_second(*unit));
+    let is_moment = matches!(array.data_type(), DataType::Timestamp(..));
     let rounded = map(&ticks(array)?, Unfit::Fails, |tick| {
-        i64::try_from(round_div(tick.into(), step) * step).map_err(|_| NO_FIT)
+        let parts = match is_moment {
+            true => round_moment(tick.into(), step, second),
+            false => round_div(tick.into(), step),
+        };
+        i64::try_from(parts * step).map_err(|_| NO_FIT)
     })?;
     match array.data_type() {
         DataType::Timestamp(..) => arrow_cast(&(Arc::new(rounded) as ArrayRef), array.data_type()),

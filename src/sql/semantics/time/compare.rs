@@ -149,8 +149,7 @@ impl Types {
             }
             // Days and months are those of the session's calendar.
             (Timestamp(u, Some(label)), Interval(_)) if **label == *UTC && !self.zone.is_utc() => {
-                let (unit, utc, here) = (*u, left.data_type.clone(), self.here(*u));
-                debug_assert_eq!(self.here(unit), here);
+                let (utc, here) = (left.data_type.clone(), self.here(*u));
                 let sum = make(self.as_type(left, &here)?, right.expr);
                 Some(self.as_type(Typed { expr: sum, data_type: here }, &utc)?)
             }
