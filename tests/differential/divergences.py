@@ -25,6 +25,8 @@ class Listed:
     oracle: str = "postgresql"
     error: str = ""
     sql: str = ""
+    # Values bound to the statement's question marks; where an engine takes none they stand in the text.
+    parameters: tuple = ()
 
     def explains(self, found) -> bool:
         if self.kind != found.kind or self.oracle not in (found.case.oracle, "postgresql"):

@@ -2,9 +2,11 @@
 
 import re
 
+import pyarrow as pa
 import pytest
 
 from divergences import PAGE, listed, page
+from engines import Omen
 from equality import Answer, same_rows
 
 ENTRIES = listed()
@@ -20,7 +22,12 @@ def answer(engine, entry) -> Answer:
         engine.run(f"DROP {kind} IF EXISTS {name}")
     try:
         engine.script(entry.setup)
-        return engine.run(entry.statement)
+        if entry.parameters and isinstance(engine, Omen):
+            return engine.run(entry.statement, engine.batch([pa.scalar(value) for value in entry.parameters]))
+        text = entry.statement
+        for value in entry.parameters:
+            text = text.replace("?", repr(value), 1)
+        return engine.run(text)
     finally:
         for kind, name in reversed(names(entry)):
             engine.run(f"DROP {kind} IF EXISTS {name}")
