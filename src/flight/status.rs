@@ -139,7 +139,8 @@ mod tests {
     fn codes_say_what_a_client_can_do() {
         let conflict = from_engine(engine::Error::new(engine::ErrorKind::Conflict, "t: key 1"));
         assert_eq!((conflict.code(), conflict.message()), (Code::Aborted, "t: key 1"));
-        let missing: sql::Error = engine::Error::not_found("no table \"t\"").into();
+        let missing: sql::Error =
+            engine::Error::not_found("no table \"t\"").of(engine::ObjectKind::Table).into();
         assert_eq!(from_sql(missing).code(), Code::NotFound);
         let syntax = from_sql(sql::Error::new(Sql::SyntaxError, "expected FROM"));
         assert_eq!(syntax.code(), Code::InvalidArgument);

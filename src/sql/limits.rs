@@ -16,7 +16,7 @@ use super::error::{Error, Result};
 pub(crate) const MAX_NESTING: usize = 100;
 
 /// Levels of the tree that a parser may make of a text, before its chains are balanced: what a large stack can drop.
-const MAX_PARSED_LEVELS: usize = 20_000;
+const MAX_PARSED_LEVELS: usize = 6_000;
 
 /// Levels of an expression. The planner's time grows with the square of them.
 const MAX_EXPRESSION_LEVELS: usize = 2_500;
@@ -26,6 +26,10 @@ const MAX_SET_LEVELS: usize = 100;
 
 /// Types in types, and subscripts in a row.
 const MAX_TYPE_LEVELS: usize = 64;
+
+/// Constructs with a grammar of their own (CAST, EXTRACT, EXISTS and the like) in one another. Where the parser cannot read one, it
+/// tries it once more as a plain function, so that a mistake within costs twice as much for each level around it.
+const MAX_SPECIAL_LEVELS: usize = 20;
 
 /// Tables that one FROM joins: each join has the columns of all before it.
 const MAX_JOINED: usize = 400;
@@ -58,6 +62,8 @@ struct Group {
     deepest: usize,
     types: usize,
     subscripts: usize,
+    /// Groups around it that belong to a construct with a grammar of its own.
+    special: usize,
 }
 
 impl Group {
@@ -86,7 +92,8 @@ pub(crate) fn check_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
                     (Token::RBracket, Token::LBracket) => group.subscripts += 1,
                     _ => group.subscripts = 0,
                 }
-                outer.push(std::mem::take(&mut group));
+                let special = group.special + usize::from(is_special(before));
+                outer.push(std::mem::replace(&mut group, Group { special, ..Group::default() }));
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
                 let levels = group.levels();
@@ -114,6 +121,11 @@ pub(crate) fn check_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
             _ => group.chain += 1,
         }
         before = token;
+        if group.special > MAX_SPECIAL_LEVELS {
+            return Err(too_complex(format!(
+                "CAST, EXTRACT, EXISTS and the like nest deeper than the limit of {MAX_SPECIAL_LEVELS} levels"
+            )));
+        }
         if outer.len() > 2 * MAX_NESTING {
             return Err(nests_too_deep());
         }
@@ -134,6 +146,32 @@ pub(crate) fn check_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
         return Err(nests_too_deep());
     }
     Ok(())
+}
+
+/// Whether a bracket after `token` opens a construct with a grammar of its own.
+fn is_special(token: &Token) -> bool {
+    let Token::Word(word) = token else { return false };
+    matches!(
+        word.keyword,
+        Keyword::CAST
+            | Keyword::TRY_CAST
+            | Keyword::SAFE_CAST
+            | Keyword::CONVERT
+            | Keyword::TRY_CONVERT
+            | Keyword::EXTRACT
+            | Keyword::CEIL
+            | Keyword::FLOOR
+            | Keyword::POSITION
+            | Keyword::SUBSTR
+            | Keyword::SUBSTRING
+            | Keyword::OVERLAY
+            | Keyword::TRIM
+            | Keyword::EXISTS
+            | Keyword::ARRAY
+            | Keyword::STRUCT
+            | Keyword::INTERVAL
+            | Keyword::NOT
+    )
 }
 
 /// The error for brackets in brackets beyond the limit.

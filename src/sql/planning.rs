@@ -70,7 +70,10 @@ pub(crate) fn check_stopped() -> Result<()> {
     let stopped = ABANDONED
         .with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)));
     match stopped {
-        true => Err(Error::new(Code::QueryCanceled, "planning was stopped")),
+        true => Err(Error::new(
+            Code::QueryCanceled,
+            "planning was stopped: it took too long, or the client gave the call up",
+        )),
         false => Ok(()),
     }
 }

@@ -45,7 +45,7 @@ async fn results_that_nobody_reads_hold_no_threads() {
     let mut held = Vec::new();
     for _ in 0..8 {
         let mut other = server.client().await;
-        for _ in 0..75 {
+        for _ in 0..25 {
             held.push(half_read(&mut other, "SELECT * FROM t").await.unwrap());
         }
     }
