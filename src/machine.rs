@@ -10,7 +10,7 @@ const UNKNOWN: u64 = 2 << 30;
 /// Half of the memory that this process may use, in whole MiB.
 pub(crate) fn half_of_memory() -> Bytes {
     let memory = memory(Path::new("/")).unwrap_or(UNKNOWN);
-    Bytes((memory / 2 >> 20).max(64) << 20)
+    Bytes(((memory / 2) >> 20).max(64) << 20)
 }
 
 /// The least of what the machine below `root` has and its control groups allow.

@@ -29,7 +29,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the server
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Loads a Parquet, CSV or Arrow file into a table
     Load(load::Args),
     /// Runs SQL: a shell, or the text given with -c
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match args.command {
-        Command::Serve(args) => runtime.block_on(serve::run(args)),
+        Command::Serve(args) => runtime.block_on(serve::run(*args)),
         Command::Load(args) => runtime.block_on(load::run(args)),
         Command::Sql(args) => shell::run(&runtime, &args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),

@@ -50,7 +50,7 @@ pub(crate) fn functions() -> Vec<ScalarUDF> {
 
 /// `like_escape(pattern, escape)`: the pattern with the backslash in the place of another escape. LIKE ... ESCAPE becomes it.
 fn like_escape() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "like_escape",
         |types| Ok(vec![DataType::Utf8; types.len()]),
         |_| Ok(DataType::Utf8),
@@ -107,7 +107,7 @@ fn escaped(pattern: &str, escape: &str) -> SqlResult<String> {
 
 /// `format('%s %I %L', ...)`.
 fn format_function() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "format",
         |types| match types {
             [] => Err(Error::data("the function is format(pattern, values...)").into()),
@@ -203,7 +203,7 @@ fn identifier(name: &str) -> String {
 
 /// `pg_typeof(value)`.
 fn type_of() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "pg_typeof",
         |types| match types {
             [one] => Ok(vec![one.clone()]),

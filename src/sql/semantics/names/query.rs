@@ -364,7 +364,7 @@ fn mark(items: &mut [Item], source: &Source, by_name: bool, place: Place) {
             Place::Inner => before.iter().any(|other| same(&other)),
             // Columns of two tables may have the same name.
             Place::Top => before.iter().filter(same).any(|other| {
-                !(other.is_plain() && item.is_plain()) || !differ(&other.expr, &item.expr)
+                !(other.is_plain() && item.is_plain() && differ(&other.expr, &item.expr))
             }),
         };
         let hidden = by_name

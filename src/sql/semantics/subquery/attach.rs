@@ -191,11 +191,11 @@ impl Rewriter {
                 }
                 Expr::InSubquery(mut expression) => {
                     *expression.expr = self.once(*expression.expr, attached)?;
-                    Quantified::in_subquery(self, expression)?.as_expression(self, attached)?
+                    Quantified::in_subquery(self, expression)?.into_expression(self, attached)?
                 }
                 Expr::SetComparison(mut expression) => {
                     *expression.expr = self.once(*expression.expr, attached)?;
-                    Quantified::comparison(self, expression)?.as_expression(self, attached)?
+                    Quantified::comparison(self, expression)?.into_expression(self, attached)?
                 }
                 other => return Ok(Transformed::no(other)),
             }))

@@ -86,7 +86,7 @@ impl Quantified {
     }
 
     /// The comparison as an expression of three values over the rows of `attached`.
-    pub(super) fn as_expression(
+    pub(super) fn into_expression(
         self,
         rewriter: &Rewriter,
         attached: &mut Attached,

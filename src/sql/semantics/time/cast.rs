@@ -118,9 +118,9 @@ fn days_of(array: &ArrayRef) -> Result<Int64Array, Failure> {
 fn map(
     values: &Int64Array,
     unfit: Unfit,
-    mut f: impl FnMut(i64) -> Result<i64, &'static str>,
+    f: impl FnMut(i64) -> Result<i64, &'static str>,
 ) -> Result<Int64Array, Failure> {
-    collect(values.iter(), unfit, |value| f(value))
+    collect(values.iter(), unfit, f)
 }
 
 /// An array of what `f` makes of each value that is there.

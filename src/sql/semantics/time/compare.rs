@@ -360,7 +360,7 @@ fn beyond(value: Typed, op: Operator, later: bool) -> Result<Expr> {
 
 /// The number of nanoseconds since 1970 of a timestamp, however far: what timestamps of different units are compared by.
 fn instant() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "time_instant",
         |types| Ok(types.to_vec()),
         |_| Ok(DataType::Decimal128(38, 0)),

@@ -24,7 +24,7 @@ pub(crate) struct Function {
 
 impl Function {
     /// A function of any arguments, which `coerces` checks.
-    pub(crate) fn new(
+    pub(crate) fn udf(
         name: &'static str,
         coerces: fn(&[DataType]) -> Result<Vec<DataType>>,
         returns: fn(&[DataType]) -> Result<DataType>,

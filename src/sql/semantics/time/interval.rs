@@ -54,7 +54,7 @@ pub(super) fn meet(left: &Typed, right: &Typed) -> Result<Option<(Expr, Expr)>> 
 
 /// The length of an interval in nanoseconds: equal for equal intervals.
 pub(super) fn key(interval: Expr) -> Expr {
-    Function::new(
+    Function::udf(
         "interval_length",
         |types| Ok(types.to_vec()),
         |_| Ok(DataType::Decimal128(38, 0)),
@@ -183,7 +183,7 @@ fn read_literal(mut expr: RawBinaryExpr, schema: &DFSchema) -> Result<RawBinaryE
 }
 
 fn product(divides: bool) -> ScalarUDF {
-    Function::new(
+    Function::udf(
         if divides { "interval_quotient" } else { "interval_product" },
         |types| match types {
             [interval, _] if is_interval(interval) => Ok(vec![interval.clone(), DataType::Float64]),

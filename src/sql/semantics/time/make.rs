@@ -38,7 +38,7 @@ fn usage(text: &str) -> datafusion::error::DataFusionError {
 /// `timezone(zone, timestamp)`, which AT TIME ZONE is. DataFusion casts to a type with that zone (apache/datafusion#12218,
 /// #25165).
 fn timezone() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "timezone",
         |types| {
             let [zone, moment] = types else { return Err(usage("timezone(zone, timestamp)")) };
@@ -153,7 +153,7 @@ fn two_moments(types: &[DataType], text: &str) -> Result<Vec<DataType>> {
 
 /// `age(later, earlier)`: years, months and days as the calendar counts them.
 fn age() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "age",
         |types| match types {
             [_, _] => two_moments(types, "age(later, earlier)"),
@@ -192,7 +192,7 @@ fn age_of(a: i128, b: i128) -> IntervalMonthDayNano {
 }
 
 fn make_timestamp() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "make_timestamp",
         |types| match types.len() {
             6 => Ok([vec![DataType::Int64; 5], vec![DataType::Float64]].concat()),
@@ -237,7 +237,7 @@ fn timestamp_of(year: i64, month: i64, day: i64, hour: i64, minute: i64, s: f64)
 }
 
 fn make_interval() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "make_interval",
         |types| match types.len() {
             n @ 0..=6 => Ok(vec![DataType::Int64; n]),
@@ -283,7 +283,7 @@ fn make_interval() -> ScalarUDF {
 
 /// `date_diff('day', start, end)`: how many beginnings of such a part lie between the two.
 fn date_diff() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "date_diff",
         |types| match types {
             [_, start, end] => {
@@ -342,7 +342,7 @@ fn number_of(part: &str, wall: i128) -> Result<i64> {
 
 /// `last_day(date)`: the last day of its month.
 fn last_day() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "last_day",
         |types| match types {
             [DataType::Timestamp(..)] => Ok(types.to_vec()),

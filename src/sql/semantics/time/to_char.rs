@@ -38,7 +38,7 @@ const ROMAN: [&str; 12] =
 
 /// `to_char(value, pattern)`.
 pub(crate) fn function() -> ScalarUDF {
-    Function::new(
+    Function::udf(
         "to_char",
         |types| {
             let [value, _] = types else {
