@@ -80,16 +80,14 @@ async fn rows_of_returning_stay_until_they_are_fetched() {
     let mut other = server.client().await;
     let first = client.info("DELETE FROM t WHERE k <= 400 RETURNING *").await;
     let second = "DELETE FROM t WHERE k BETWEEN 1001 AND 1400 RETURNING *".to_owned();
-    let refused = loop {
-        // Some fit beside the first, and then no more.
-        match other.sql.execute(second.clone(), None).await {
-            Ok(info) if info.total_records == 0 => panic!("nothing was refused"),
-            Ok(_) => {
-                let more = "DELETE FROM t WHERE k BETWEEN 2001 AND 2800 RETURNING *".to_owned();
-                break other.sql.execute(more, None).await.unwrap_err();
-            }
-            Err(refused) => break refused,
+    // Some fit beside the first, and then no more.
+    let refused = match other.sql.execute(second, None).await {
+        Ok(info) => {
+            assert!(info.total_records > 0);
+            let more = "DELETE FROM t WHERE k BETWEEN 2001 AND 2800 RETURNING *".to_owned();
+            other.sql.execute(more, None).await.unwrap_err()
         }
+        Err(refused) => refused,
     };
     assert!(refused.to_string().contains("no room to keep"), "{refused}");
     assert_eq!(client.number("SELECT count(*) FROM t WHERE k BETWEEN 2001 AND 2800").await, 800);
