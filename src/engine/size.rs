@@ -25,6 +25,7 @@ pub(crate) fn null_bytes(data_type: &DataType) -> u64 {
 }
 
 /// Whether a few bytes of such an array can stand for many: values that it shares, or that are not there.
+#[cfg(any(feature = "server", test))]
 pub(crate) fn may_expand(data_type: &DataType) -> bool {
     use DataType::*;
     match data_type {
