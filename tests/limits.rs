@@ -69,7 +69,7 @@ fn short(error: &Error) -> String {
 fn sizes() -> &'static [usize] {
     match std::env::var_os("OMENDB_TEST_LONG") {
         Some(_) => &[10, 100, 1_000, 10_000, 30_000],
-        None => &[10, 300, 30_000],
+        None => &[10, 60, 30_000],
     }
 }
 
