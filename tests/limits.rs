@@ -69,7 +69,7 @@ fn short(error: &Error) -> String {
 fn sizes() -> &'static [usize] {
     match std::env::var_os("OMENDB_TEST_LONG") {
         Some(_) => &[10, 100, 1_000, 10_000, 30_000],
-        None => &[10, 60, 30_000],
+        None => &[10, 300, 30_000],
     }
 }
 
@@ -89,6 +89,7 @@ const SHAPES: &[(&str, &str, &str, &str)] = &[
     ("SELECT a", " * 1", " FROM t", ""),
     ("SELECT 1.5", " + 1.5", "", ""),
     ("SELECT a", " = a", " FROM t", ""),
+    ("SELECT 1 BETWEEN 0 AND 1", " BETWEEN 0 AND 1", "", ""),
     ("SELECT a", "::BIGINT", " FROM t", ""),
     ("SELECT a FROM t WHERE a = 1", " OR a = 7", "", ""),
     ("SELECT a FROM t WHERE a > 0", " AND s <> 'z'", "", ""),

@@ -211,10 +211,17 @@ impl PlanContext {
 
     /// The logical plan of a query (a SELECT, VALUES or EXPLAIN), not optimized yet.
     pub(crate) fn plan(&self, statement: &ast::Statement) -> Result<LogicalPlan> {
-        let statement = semantics::rewrite(self, statement.clone())?;
-        let plan = self.planner().sql_statement_to_plan(statement)?;
-        planning::check_plan(&plan)?;
-        Ok(plan)
+        self.within_limit(|| {
+            let statement = semantics::rewrite(self, statement.clone())?;
+            let plan = self.planner().sql_statement_to_plan(statement)?;
+            planning::check_plan(&plan)?;
+            Ok(plan)
+        })
+    }
+
+    /// Plans in the time that planning may take.
+    fn within_limit<T>(&self, plan: impl FnOnce() -> T) -> T {
+        planning::within(self.statement.database.options().planning_timeout, plan)
     }
 
     /// The logical plan of a query, not optimized yet.
@@ -231,7 +238,8 @@ impl PlanContext {
     /// The plan with its types coerced.
     pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let options = self.state().config_options();
-        Ok(self.state().analyzer().execute_and_check(plan, options, |_, _| {})?)
+        let analyzer = self.state().analyzer();
+        Ok(self.within_limit(|| analyzer.execute_and_check(plan, options, |_, _| {}))?)
     }
 
     /// An expression over the columns of `schema` as the analyzer leaves it in a plan.
@@ -251,7 +259,8 @@ impl PlanContext {
 
     /// The optimized physical plan. Blocks.
     pub(crate) fn physical_plan(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(futures::executor::block_on(self.state().create_physical_plan(plan))?)
+        let planning = self.state().create_physical_plan(plan);
+        Ok(self.within_limit(|| futures::executor::block_on(planning))?)
     }
 
     /// The physical plan of a logical one that is optimized already. Blocks.
@@ -260,12 +269,13 @@ impl PlanContext {
         plan: &LogicalPlan,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = self.state().query_planner();
-        Ok(futures::executor::block_on(planner.create_physical_plan(plan, self.state()))?)
+        let planning = planner.create_physical_plan(plan, self.state());
+        Ok(self.within_limit(|| futures::executor::block_on(planning))?)
     }
 
     /// The logical plan, optimized.
     pub(crate) fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        Ok(self.state().optimize(plan)?)
+        Ok(self.within_limit(|| self.state().optimize(plan))?)
     }
 
     /// Starts a physical plan.

@@ -153,6 +153,13 @@ fn is_checkpoint(tokens: &[TokenWithSpan]) -> bool {
     first.is_some_and(is_word) && words.next().is_none()
 }
 
+/// The type of a name; `None` where it is none.
+pub(crate) fn parse_type(name: &str) -> Option<ast::DataType> {
+    let mut parser = Parser::new(&OmenDialect).try_with_sql(name).ok()?;
+    let data_type = parser.parse_data_type().ok()?;
+    (parser.peek_token().token == Token::EOF).then_some(data_type)
+}
+
 fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
     use datafusion::sql::sqlparser::parser::ParserError;
     match error {

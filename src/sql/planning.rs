@@ -3,12 +3,13 @@
 //! Planning runs on one thread from its beginning to its end. A flag of that thread says whether somebody still waits for it
 //! ([`Watch`]); DataFusion's rules look at it between the nodes of a plan, wrapped as [`Stoppable`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -40,6 +41,34 @@ thread_local! {
     static ABANDONED: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
 }
 
+thread_local! {
+    /// When the planning that the thread is at must be done.
+    static DEADLINE: Cell<Option<Deadline>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Copy)]
+struct Deadline {
+    limit: Duration,
+    end: Instant,
+}
+
+/// Plans within a time, or what is left of the time of the planning that this is part of. Statements that plan in the midst of their
+/// work, as changes do, are held to the limit by this.
+pub(crate) fn within<T>(limit: Duration, plan: impl FnOnce() -> T) -> T {
+    /// Also where planning panics.
+    struct Reset(Option<Deadline>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            DEADLINE.set(self.0);
+        }
+    }
+    let before = DEADLINE.get();
+    let _reset = Reset(before);
+    let own = || Instant::now().checked_add(limit).map(|end| Deadline { limit, end });
+    DEADLINE.set(before.or_else(own));
+    plan()
+}
+
 /// Held by who waits for planning: dropped, it stops it.
 #[derive(Debug, Default)]
 pub(crate) struct Watch(Arc<AtomicBool>);
@@ -67,6 +96,14 @@ pub(crate) fn watched<T>(flag: Arc<AtomicBool>, work: impl FnOnce() -> T) -> T {
 
 /// An error where nobody waits any more for what this thread plans.
 pub(crate) fn check_stopped() -> Result<()> {
+    if let Some(Deadline { limit, end }) = DEADLINE.get()
+        && Instant::now() > end
+    {
+        return Err(Error::new(
+            Code::StatementTimeout,
+            format!("planning took longer than the limit of {limit:?}"),
+        ));
+    }
     let stopped = ABANDONED
         .with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)));
     match stopped {

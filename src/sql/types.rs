@@ -43,12 +43,9 @@ pub(crate) fn data_type(sql: &SqlType) -> Result<DataType> {
         SqlType::Varchar(_)
         | SqlType::CharacterVarying(_)
         | SqlType::CharVarying(_)
-        | SqlType::Nvarchar(_) => DataType::Utf8,
-        SqlType::Char(_) | SqlType::Character(_) => {
-            return Err(Error::unsupported(format!(
-                "the type {sql} is not supported, because it fills up with blanks; use VARCHAR"
-            )));
-        }
+        | SqlType::Nvarchar(_)
+        | SqlType::Char(_)
+        | SqlType::Character(_) => DataType::Utf8,
         SqlType::Bytea | SqlType::Blob(None) | SqlType::Varbinary(_) => DataType::Binary,
         SqlType::Binary(Some(_)) => DataType::Binary,
         SqlType::Date => DataType::Date32,

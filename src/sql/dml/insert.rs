@@ -12,11 +12,13 @@ use super::evaluate::bind_plan;
 use super::on_conflict::{Conflict, Inserter, distinct_prefix, encode_keys, update_schema};
 use super::returning::Returning;
 use super::update::{add, for_each_binding};
-use super::values::{Cell, ColumnCells, plain_cells};
+use super::values::{Cell, ColumnCells, plain_cell, plain_cells};
 use super::{Parameters, assignments, column_index, is_default, qualifier, refuse, table};
 use crate::engine::{TableSnapshot, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy, ColumnDefault};
 use crate::sql::context::{Description, PlanContext, StatementContext};
+use crate::sql::parse::parse_type;
+use crate::sql::types::sql_name;
 use crate::sql::{Error, Outcome, Result, allow, defaults};
 
 /// An INSERT on one snapshot.
@@ -280,10 +282,25 @@ fn source(table: &TableSnapshot, columns: &[usize], query: &ast::Query) -> Resul
     // The planner knows no DEFAULT.
     let mut query = query.clone();
     if let ast::SetExpr::Values(values) = query.body.as_mut() {
-        for row in &mut values.rows {
-            for (cell, column) in row.content.iter_mut().zip(columns) {
+        let many = values.rows.len() > 1;
+        for (i, (column, data_type)) in columns.iter().zip(&types).enumerate() {
+            // A text is a value of the column, whatever stands in the rows above and below.
+            let read_as = (many && *data_type != DataType::Utf8)
+                .then(|| parse_type(&sql_name(data_type)))
+                .flatten();
+            for cell in values.rows.iter_mut().filter_map(|row| row.content.get_mut(i)) {
                 if is_default(cell) {
                     *cell = defaults::expression(&meta.columns[*column])?;
+                } else if let Some(data_type) = &read_as
+                    && let Some(Cell::Text(_)) = plain_cell(cell, None)
+                {
+                    *cell = ast::Expr::Cast {
+                        kind: ast::CastKind::Cast,
+                        expr: Box::new(cell.clone()),
+                        data_type: data_type.clone(),
+                        array: false,
+                        format: None,
+                    };
                 }
             }
         }

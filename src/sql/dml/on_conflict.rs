@@ -18,7 +18,7 @@ use crate::sql::cast::{BatchCaster, CastPolicy};
 use crate::sql::context::{PlanContext, fold};
 use crate::sql::semantics::floats::canonical_batch;
 use crate::sql::semantics::time_zone::TimeZone;
-use crate::sql::{Error, Outcome, Result};
+use crate::sql::{Code, Error, Outcome, Result};
 
 /// Name of the row that was to be inserted, in DO UPDATE.
 const EXCLUDED: &str = "excluded";
@@ -398,9 +398,12 @@ impl Inserter {
 /// The error for two rows of one statement with the same key, where the first would be updated by the second.
 fn twice(table: &TableSnapshot, row: Option<u64>) -> Error {
     let which = row.map_or("a row".to_owned(), |row| format!("row {row}"));
-    Error::data(format!(
-        "ON CONFLICT DO UPDATE cannot change a row of table {} twice: {which} has the same key as one \
+    Error::new(
+        Code::CardinalityViolation,
+        format!(
+            "ON CONFLICT DO UPDATE cannot change a row of table {} twice: {which} has the same key as one \
          before it in the statement",
-        table.meta().name
-    ))
+            table.meta().name
+        ),
+    )
 }

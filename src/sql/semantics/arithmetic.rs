@@ -62,13 +62,26 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     Transformed::yes(call(op, *left, *right))
 }
 
+/// `left op right`. A chain, `a + b - c`, is one function of all its operands: a call is named by all that is in it, and in nested calls
+/// DataFusion would make each name anew for each level.
 fn call(op: Operator, left: Expr, right: Expr) -> Expr {
-    let function = Arc::new(ScalarUDF::from(Checked::new(op)));
-    Expr::ScalarFunction(ScalarFunction::new_udf(function, vec![left, right]))
+    let (mut ops, mut args) = match left {
+        Expr::ScalarFunction(function) => match Checked::of(&function) {
+            Some(chain) if chain.divides() == (op == Operator::Divide) => {
+                (chain.ops.clone(), function.args)
+            }
+            _ => (Vec::new(), vec![Expr::ScalarFunction(function)]),
+        },
+        other => (Vec::new(), vec![other]),
+    };
+    ops.push(op);
+    args.push(right);
+    let function = Arc::new(ScalarUDF::from(Checked::new(ops)));
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
 }
 
-/// What must be known before operands get common types: the quotient of decimals has another type, and a decimal beside a REAL
-/// makes a double.
+/// What must be known before operands get common types: the quotient of decimals has another type, and a decimal or an integer
+/// beside a REAL makes a double.
 pub(super) fn before_coercion(binary: BinaryExpr, schema: &DFSchema) -> Expr {
     let BinaryExpr { left, op, right } = binary;
     let types = [&left, &right].map(|e| e.get_type(schema).unwrap_or(DataType::Null));
@@ -77,69 +90,92 @@ pub(super) fn before_coercion(binary: BinaryExpr, schema: &DFSchema) -> Expr {
     if op == Operator::Divide && decimal && types.iter().all(exact) {
         return call(op, *left, *right);
     }
-    let double = |e: Box<Expr>, t: &DataType| match t.is_decimal() {
-        true => Box::new(cast(*e, t, &DataType::Float64)),
-        false => e,
-    };
-    if op.is_numerical_operators() && decimal && types.iter().any(DataType::is_floating) {
-        let (left, right) = (double(left, &types[0]), double(right, &types[1]));
+    // PostgreSQL computes a REAL beside an INTEGER in double precision, too.
+    let real = types.contains(&DataType::Float32) && types.iter().any(DataType::is_integer);
+    if op.is_numerical_operators() && (real || decimal && types.iter().any(DataType::is_floating)) {
+        let [left, right] = [(left, &types[0]), (right, &types[1])]
+            .map(|(e, t)| Box::new(cast(*e, t, &DataType::Float64)));
         return Expr::BinaryExpr(BinaryExpr { left, op, right });
     }
     Expr::BinaryExpr(BinaryExpr { left, op, right })
 }
 
-/// One of the operators.
+/// Operators between operands, from the left: `+`, `-` and `*`, or `/` alone, whose operands have types of their own.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
-    op: Operator,
+    ops: Vec<Operator>,
+    name: String,
     signature: Signature,
 }
 
 impl Checked {
-    fn new(op: Operator) -> Self {
-        let signature = match op {
-            Operator::Divide => Signature::user_defined(Volatility::Immutable),
-            _ => Signature::any(2, Volatility::Immutable),
+    fn new(ops: Vec<Operator>) -> Self {
+        let signature = match ops.contains(&Operator::Divide) {
+            true => Signature::user_defined(Volatility::Immutable),
+            false => Signature::any(ops.len() + 1, Volatility::Immutable),
         };
-        Self { op, signature }
+        Self { name: chain_name(&ops), ops, signature }
+    }
+
+    fn of(function: &ScalarFunction) -> Option<&Self> {
+        let chain = function.func.inner().downcast_ref::<Self>()?;
+        (function.args.len() == chain.ops.len() + 1).then_some(chain)
+    }
+
+    fn divides(&self) -> bool {
+        self.ops.contains(&Operator::Divide)
+    }
+
+    /// Works through a chain: `combine` takes what came out so far and the next operand.
+    fn fold<T: Clone>(
+        &self,
+        operands: &[T],
+        mut combine: impl FnMut(&Operator, T, &T) -> Result<T>,
+    ) -> Result<T> {
+        let [first, rest @ ..] = operands else { return Err(self.lacks_operands()) };
+        if rest.len() != self.ops.len() {
+            return Err(self.lacks_operands());
+        }
+        let mut chain = self.ops.iter().zip(rest);
+        chain.try_fold(first.clone(), |done, (op, next)| combine(op, done, next))
+    }
+
+    fn lacks_operands(&self) -> datafusion::error::DataFusionError {
+        Error::internal(format!("{} operators have one operand more", self.ops.len())).into()
     }
 
     /// The expression as it was written: a result column is named by it.
     fn as_written(&self, args: &[Expr]) -> Result<Expr> {
-        let mut operands = args.iter().cloned().map(|arg| {
-            arg.transform_up(|e| match &e {
-                Expr::ScalarFunction(f) => match f.func.inner().downcast_ref::<Self>() {
-                    Some(inner) if f.args.len() == 2 => {
-                        let [left, right] = [&f.args[0], &f.args[1]].map(|a| Box::new(a.clone()));
-                        Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr {
-                            left,
-                            op: inner.op,
-                            right,
-                        })))
-                    }
-                    _ => Ok(Transformed::no(e)),
+        let written = |arg: &Expr| {
+            let written = arg.clone().transform_up(|e| match &e {
+                Expr::ScalarFunction(function) => match Self::of(function) {
+                    Some(chain) => Ok(Transformed::yes(chain.binary(&function.args)?)),
+                    None => Ok(Transformed::no(e)),
                 },
                 _ => Ok(Transformed::no(e)),
-            })
-            .map(|t| Box::new(t.data))
-        });
-        match (operands.next(), operands.next()) {
-            (Some(left), Some(right)) => {
-                Ok(Expr::BinaryExpr(BinaryExpr { left: left?, op: self.op, right: right? }))
-            }
-            _ => Err(Error::internal(format!("{} has two operands", self.op)).into()),
+            });
+            written.map(|t| t.data)
+        };
+        self.binary(&args.iter().map(written).collect::<Result<Vec<_>>>()?)
+    }
+
+    fn binary(&self, operands: &[Expr]) -> Result<Expr> {
+        self.fold(operands, |op, left, right| {
+            Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), *op, Box::new(right.clone()))))
+        })
+    }
+
+    fn result_type(op: &Operator, left: &DataType, right: &DataType) -> Result<DataType> {
+        match op {
+            Operator::Divide => division::result_type(left, right),
+            _ => BinaryTypeCoercer::new(left, op, right).get_result_type(),
         }
     }
 }
 
 impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
-        match self.op {
-            Operator::Plus => "checked_add",
-            Operator::Minus => "checked_subtract",
-            Operator::Divide => "checked_divide",
-            _ => "checked_multiply",
-        }
+        &self.name
     }
 
     fn display_name(&self, args: &[Expr]) -> Result<String> {
@@ -155,11 +191,7 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types {
-            [left, right] if self.op == Operator::Divide => division::result_type(left, right),
-            [left, right] => BinaryTypeCoercer::new(left, &self.op, right).get_result_type(),
-            _ => Err(Error::internal(format!("{} has two operands", self.op)).into()),
-        }
+        self.fold(types, |op, left, right| Self::result_type(op, &left, right))
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
@@ -177,39 +209,60 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [left, right] = args.args.as_slice() else {
-            return Err(Error::internal(format!("{} has two operands", self.op)).into());
-        };
-        let kernel = |l: &dyn Datum, r: &dyn Datum| {
-            let result = match self.op {
-                Operator::Plus => add(l, r),
-                Operator::Minus => sub(l, r),
-                Operator::Divide => division::divide(l, r),
-                _ => mul(l, r),
-            }?;
-            within_precision(result)
-        };
-        apply(left, right, kernel).map_err(|e| match e.find_root() {
-            datafusion::error::DataFusionError::ArrowError(inner, _) => {
-                overflow(inner, args.return_field.data_type())
-            }
-            _ => e,
+        self.fold(&args.args, |op, left, right| {
+            let kernel = |l: &dyn Datum, r: &dyn Datum| {
+                let result = match op {
+                    Operator::Plus => add(l, r),
+                    Operator::Minus => sub(l, r),
+                    Operator::Divide => division::divide(l, r),
+                    _ => mul(l, r),
+                }?;
+                within_precision(result)
+            };
+            apply(&left, right, kernel).map_err(|e| match e.find_root() {
+                datafusion::error::DataFusionError::ArrowError(inner, _) => {
+                    match Self::result_type(op, &left.data_type(), &right.data_type()) {
+                        Ok(data_type) => overflow(inner, &data_type),
+                        Err(error) => error,
+                    }
+                }
+                _ => e,
+            })
         })
     }
 
     fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        let [left, right] = inputs else { return Ok(SortProperties::Unordered) };
-        let (left, right) = (left.sort_properties, right.sort_properties);
-        // A product or quotient rises or falls with the sign of the other operand.
-        Ok(match self.op {
-            Operator::Plus => left.add(&right),
-            Operator::Minus => left.sub(&right),
-            _ if left == SortProperties::Singleton && right == SortProperties::Singleton => {
-                SortProperties::Singleton
-            }
-            _ => SortProperties::Unordered,
+        let orders: Vec<SortProperties> = inputs.iter().map(|i| i.sort_properties).collect();
+        self.fold(&orders, |op, left, right| {
+            // A product or quotient rises or falls with the sign of the other operand.
+            Ok(match op {
+                Operator::Plus => left.add(right),
+                Operator::Minus => left.sub(right),
+                _ if left == SortProperties::Singleton && *right == SortProperties::Singleton => {
+                    SortProperties::Singleton
+                }
+                _ => SortProperties::Unordered,
+            })
         })
     }
+}
+
+/// What plans show: the first operators of a chain.
+fn chain_name(ops: &[Operator]) -> String {
+    let mut name = "checked".to_owned();
+    for (i, op) in ops.iter().enumerate() {
+        name.push_str(match op {
+            _ if i == 4 => "_and_more",
+            Operator::Plus => "_add",
+            Operator::Minus => "_subtract",
+            Operator::Divide => "_divide",
+            _ => "_multiply",
+        });
+        if i == 4 {
+            break;
+        }
+    }
+    name
 }
 
 /// Decimals of the largest precision are exact integers a little past it: those are errors too.

@@ -28,6 +28,7 @@ pub(crate) mod patterns;
 pub(crate) mod percentile;
 mod plans;
 mod rounding;
+mod row_values;
 mod signs;
 mod subquery;
 mod sum;
@@ -56,6 +57,7 @@ pub(crate) fn rewrite(
     names::resolve(context, &mut statement)?;
     literals::exponents(&mut statement);
     signs::without_plus(&mut statement);
+    row_values::compare_values(&mut statement)?;
     Ok(statement)
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn rewrite(
 pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
     literals::exponents(&mut expr);
     signs::without_plus(&mut expr);
+    row_values::compare_values(&mut expr)?;
     Ok(expr)
 }
 

@@ -9,8 +9,9 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Case, InList, InSubquery, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::coerce_plan_expr_for_schema;
+use datafusion::logical_expr::type_coercion::binary::{BinaryTypeCoercer, type_union_resolution};
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Union, Values,
+    Between, BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Operator, Union, Values,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -40,8 +41,11 @@ impl AnalyzerRule for CommonNumbers {
                 other => other,
             };
             let schema = input_schema(&node)?;
-            let node = rewrite_expressions(node, &schema, common)?;
-            Ok(Transformed::yes(node.data.recompute_schema()?))
+            let node = match rewrite_expressions(node, &schema, common)?.data {
+                LogicalPlan::Values(values) => LogicalPlan::Values(retyped(values)?),
+                other => other,
+            };
+            Ok(Transformed::yes(node.recompute_schema()?))
         })?;
         Ok(plan.data)
     }
@@ -56,6 +60,11 @@ fn common(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(binary) => arithmetic::before_coercion(binary, schema),
         Expr::Between(Between { expr, negated, low, high }) => {
             let [expr, low, high] = boxes(compared(vec![*expr, *low, *high], schema));
+            // Values that cannot be compared are the statement's fault, which DataFusion's own check of BETWEEN takes for its own.
+            for bound in [&low, &high] {
+                let (value, bound) = (type_of(&expr, schema), type_of(bound, schema));
+                BinaryTypeCoercer::new(&value, &Operator::GtEq, &bound).get_input_types()?;
+            }
             Expr::Between(Between { expr, negated, low, high })
         }
         Expr::InList(InList { expr, list, negated }) => {
@@ -120,6 +129,12 @@ fn compared(mut exprs: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     if mixed(&types) {
         return united(exprs, schema);
     }
+    if types.contains(&DataType::Float32)
+        && types.iter().any(DataType::is_integer)
+        && !types.contains(&DataType::Float64)
+    {
+        return beside_reals(exprs, &types);
+    }
     let decimal = types.iter().any(DataType::is_decimal);
     let integer = |i: usize| types[i].is_integer() && !matches!(exprs[i], Expr::Literal(..));
     let doubles_written =
@@ -143,6 +158,23 @@ fn compared(mut exprs: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
             .collect(),
         None => exprs,
     }
+}
+
+/// Reals beside integers, as doubles: 32 bits do not hold all integers. A literal that they hold is a real.
+fn beside_reals(exprs: Vec<Expr>, types: &[DataType]) -> Vec<Expr> {
+    let exact = |e: &Expr, t: &DataType| match e {
+        Expr::Literal(value, _) if t.is_integer() => {
+            let value = value.cast_to(&DataType::Int64);
+            matches!(value, Ok(ScalarValue::Int64(Some(v))) if v.unsigned_abs() <= 1 << 24)
+        }
+        _ => !t.is_integer(),
+    };
+    let to = match exprs.iter().zip(types).all(|(e, t)| exact(e, t)) {
+        true => DataType::Float32,
+        false => DataType::Float64,
+    };
+    let real = |(e, t): (Expr, &DataType)| if t.is_numeric() { cast(e, t, &to) } else { e };
+    exprs.into_iter().zip(types).map(real).collect()
 }
 
 /// A literal that compares with integers just as `value` does: a double as an exact number, an integer beside decimals as a decimal
@@ -346,4 +378,29 @@ fn unmixed(values: Values) -> Result<Values> {
         .map(|row| row.into_iter().zip(&double).map(restored).collect())
         .collect();
     Ok(Values { schema: Arc::new(doubled(&schema, &double)?), values })
+}
+
+/// The rows with the types that their expressions have after the rules: the planner has reckoned others, of sums of a date and an
+/// interval and of quotients.
+fn retyped(values: Values) -> Result<Values> {
+    let Values { schema, mut values } = values;
+    let empty = DFSchema::empty();
+    let mut fields = Vec::with_capacity(schema.fields().len());
+    for (i, (qualifier, field)) in schema.iter().enumerate() {
+        let types: Vec<DataType> = values.iter().map(|row| type_of(&row[i], &empty)).collect();
+        if types.iter().all(|t| t == field.data_type()) {
+            fields.push((qualifier.cloned(), Arc::clone(field)));
+            continue;
+        }
+        let known: Vec<DataType> = types.iter().filter(|t| !t.is_null()).cloned().collect();
+        let to = type_union_resolution(&known).unwrap_or_else(|| field.data_type().clone());
+        for (row, from) in values.iter_mut().zip(&types) {
+            row[i] = cast(std::mem::take(&mut row[i]), from, &to);
+        }
+        let field = field.as_ref().clone().with_data_type(to);
+        fields.push((qualifier.cloned(), Arc::new(field)));
+    }
+    let metadata = schema.metadata().clone();
+    let schema = Arc::new(DFSchema::new_with_metadata(fields, metadata)?);
+    Ok(Values { schema, values })
 }

@@ -1,15 +1,21 @@
-//! Functions of texts and of the session that DataFusion lacks: `like_escape`, `format`, `pg_typeof`, `version`, who and where one is.
+//! Functions of texts and of the session that DataFusion lacks: `like_escape`, `format`, `pg_typeof`, `version`, who and where one is;
+//! and `encode` and `decode`, whose base64 DataFusion writes without the signs that fill up its end.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringArray, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryBuilder, ListBuilder, StringArray, StringBuilder,
+};
 use arrow::datatypes::{DataType, Field};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use super::time::function::Function;
+use super::time::text::put_hex;
 use crate::sql::context::CATALOG;
 use crate::sql::error::quote;
 use crate::sql::types::sql_name;
@@ -30,7 +36,7 @@ pub(crate) fn version() -> String {
 
 /// The functions of this file.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
-    let mut functions = vec![like_escape(), format_function(), type_of()];
+    let mut functions = vec![like_escape(), format_function(), type_of(), encode(), decode()];
     functions.extend(
         [
             Info::Version,
@@ -103,6 +109,149 @@ fn escaped(pattern: &str, escape: &str) -> SqlResult<String> {
         }
     }
     Ok(out)
+}
+
+/// Bytes of a line of base64, as in MIME.
+const BASE64_LINE: usize = 76;
+
+/// `encode(bytes, format)` as a text.
+fn encode() -> ScalarUDF {
+    Function::udf(
+        "encode",
+        |types| match types {
+            [_, _] => Ok(vec![DataType::Binary, DataType::Utf8]),
+            _ => Err(Error::data("the function is encode(bytes, format)").into()),
+        },
+        |_| Ok(DataType::Utf8),
+        |arrays, _| {
+            let (bytes, formats) = (arrays[0].as_binary::<i32>(), arrays[1].as_string::<i32>());
+            let mut out = StringBuilder::new();
+            for (bytes, format) in bytes.iter().zip(formats) {
+                let (Some(bytes), Some(format)) = (bytes, format) else {
+                    out.append_null();
+                    continue;
+                };
+                room(out.values_slice().len(), 4 * bytes.len())?;
+                out.append_value(encoded(bytes, format)?);
+            }
+            Ok(Arc::new(out.finish()))
+        },
+    )
+}
+
+/// `decode(text, format)` as bytes.
+fn decode() -> ScalarUDF {
+    Function::udf(
+        "decode",
+        |types| match types {
+            [_, _] => Ok(vec![DataType::Utf8, DataType::Utf8]),
+            _ => Err(Error::data("the function is decode(text, format)").into()),
+        },
+        |_| Ok(DataType::Binary),
+        |arrays, _| {
+            let (texts, formats) = (arrays[0].as_string::<i32>(), arrays[1].as_string::<i32>());
+            let mut out = BinaryBuilder::new();
+            for (text, format) in texts.iter().zip(formats) {
+                let (Some(text), Some(format)) = (text, format) else {
+                    out.append_null();
+                    continue;
+                };
+                out.append_value(decoded(text, format)?);
+            }
+            Ok(Arc::new(out.finish()))
+        },
+    )
+}
+
+/// The values of one array have 31 bits of bytes.
+fn room(taken: usize, more: usize) -> SqlResult<()> {
+    match taken.saturating_add(more) <= i32::MAX as usize {
+        true => Ok(()),
+        false => Err(Error::new(
+            Code::ProgramLimitExceeded,
+            "encode: the texts that are made at once take more than 2 GiB",
+        )),
+    }
+}
+
+fn unknown_format(format: &str) -> Error {
+    let message = format!("unrecognized encoding: \"{format}\"; there are hex, base64 and escape");
+    Error::new(Code::InvalidParameterValue, message)
+}
+
+fn encoded(bytes: &[u8], format: &str) -> SqlResult<String> {
+    if format.eq_ignore_ascii_case("hex") {
+        let mut out = String::with_capacity(2 * bytes.len());
+        put_hex(&mut out, bytes);
+        return Ok(out);
+    }
+    if format.eq_ignore_ascii_case("base64") {
+        let whole = BASE64.encode(bytes);
+        let mut out = String::with_capacity(whole.len() + whole.len() / BASE64_LINE);
+        for (i, c) in whole.chars().enumerate() {
+            if i > 0 && i % BASE64_LINE == 0 {
+                out.push('\n');
+            }
+            out.push(c);
+        }
+        return Ok(out);
+    }
+    if format.eq_ignore_ascii_case("escape") {
+        let mut out = String::with_capacity(bytes.len());
+        for byte in bytes {
+            match byte {
+                b'\\' => out.push_str("\\\\"),
+                1..=127 => out.push(char::from(*byte)),
+                _ => out.push_str(&format!("\\{byte:03o}")),
+            }
+        }
+        return Ok(out);
+    }
+    Err(unknown_format(format))
+}
+
+fn decoded(text: &str, format: &str) -> SqlResult<Vec<u8>> {
+    let wrong = |what: String| Error::new(Code::InvalidParameterValue, what);
+    let dense = || text.bytes().filter(|b| !b.is_ascii_whitespace()).collect::<Vec<u8>>();
+    if format.eq_ignore_ascii_case("hex") {
+        let digits = dense();
+        if digits.len() % 2 == 1 {
+            return Err(wrong("invalid hexadecimal data: odd number of digits".to_owned()));
+        }
+        let digit = |b: u8| {
+            let value = char::from(b).to_digit(16).map(|d| d as u8);
+            value.ok_or_else(|| wrong(format!("invalid hexadecimal digit: \"{}\"", char::from(b))))
+        };
+        return digits.chunks(2).map(|pair| Ok(digit(pair[0])? << 4 | digit(pair[1])?)).collect();
+    }
+    if format.eq_ignore_ascii_case("base64") {
+        return BASE64.decode(dense()).map_err(|e| wrong(format!("invalid base64 text: {e}")));
+    }
+    if format.eq_ignore_ascii_case("escape") {
+        let mut out = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((byte, after)) = rest.split_first() {
+            rest = after;
+            match (byte, after) {
+                (b'\\', [b'\\', after @ ..]) => {
+                    out.push(b'\\');
+                    rest = after;
+                }
+                (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                    out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                    rest = after;
+                }
+                (b'\\', _) => {
+                    return Err(wrong(
+                        "after a backslash come another or three octal digits".to_owned(),
+                    ));
+                }
+                (byte, _) => out.push(*byte),
+            }
+        }
+        return Ok(out);
+    }
+    Err(unknown_format(format))
 }
 
 /// `format('%s %I %L', ...)`.

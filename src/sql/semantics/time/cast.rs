@@ -44,7 +44,7 @@ pub(crate) fn is_time_cast(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Casts between types of [`is_time_cast`].
+/// Casts between types of [`is_time_cast`], and of binary to text.
 pub(crate) fn cast_time(
     array: &ArrayRef,
     to: &DataType,
@@ -332,6 +332,14 @@ fn write(array: &ArrayRef) -> Result<ArrayRef, Failure> {
     if is_interval(array.data_type()) {
         return write_intervals(array);
     }
+    if let Some(bytes) = arrow_cast(array, &DataType::Binary).ok().filter(|_| is_binary(array)) {
+        let bytes = bytes.as_binary::<i32>();
+        if 2 * bytes.value_data().len() + 2 * bytes.len() > i32::MAX as usize {
+            return Err(Failure::Whole("the texts take more than 2 GiB".to_owned()));
+        }
+        let texts = bytes.iter().map(|bytes| bytes.map(text::write_bytes));
+        return Ok(Arc::new(texts.collect::<StringArray>()));
+    }
     let mut builder = StringBuilder::with_capacity(array.len(), array.len() * 20);
     let mut out = String::new();
     let values = match array.data_type() {
@@ -371,6 +379,11 @@ fn write(array: &ArrayRef) -> Result<ArrayRef, Failure> {
         builder.append_value(&out);
     }
     Ok(Arc::new(builder.finish()))
+}
+
+fn is_binary(array: &ArrayRef) -> bool {
+    use DataType::*;
+    matches!(array.data_type(), Binary | LargeBinary | BinaryView | FixedSizeBinary(_))
 }
 
 fn write_intervals(array: &ArrayRef) -> Result<ArrayRef, Failure> {

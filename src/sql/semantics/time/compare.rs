@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Decimal128Array, Int64Array};
+use arrow::compute::kernels::numeric::{add, sub};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, InList};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, ScalarUDF, lit, not};
 
-use super::calendar::{NANOS_PER_SECOND, ticks_per_second};
-use super::cast::{Unfit, cast_time};
+use super::calendar::{NANOS_PER_SECOND, SECONDS_PER_DAY, ticks_per_second};
 use super::cast_function::failure_of;
 use super::common_type::is_temporal;
 use super::function::Function;
@@ -28,6 +28,8 @@ enum Meeting {
     Keys(Expr, Expr),
     /// The right one lies past the end (`true`) or before the beginning of what the left one can be.
     Beyond(Typed, bool),
+    /// The right one lies between this value and the next that the left one can be.
+    Amid(Typed, ScalarValue),
 }
 
 impl Types {
@@ -46,17 +48,18 @@ impl Types {
     }
 
     fn comparison(&self, left: Typed, op: Operator, right: Typed) -> Result<Option<Expr>> {
+        if left.literal().is_some()
+            && right.literal().is_none()
+            && let Some(op) = op.swap()
+        {
+            return self.comparison(right, op, left);
+        }
         let plain = |l, r| Expr::BinaryExpr(BinaryExpr::new(Box::new(l), op, Box::new(r)));
-        Ok(match self.meet(left.clone(), right.clone())? {
+        Ok(match self.meet(left, right)? {
             Meeting::Cast(l, r) | Meeting::Keys(l, r) => Some(plain(l, r)),
             Meeting::Beyond(value, later) => Some(beyond(value, op, later)?),
-            Meeting::Plain => match self.meet(right, left)? {
-                Meeting::Beyond(value, later) => {
-                    let Some(op) = op.swap() else { return Ok(None) };
-                    Some(beyond(value, op, later)?)
-                }
-                _ => None,
-            },
+            Meeting::Amid(value, floor) => Some(amid(value, op, floor)?),
+            Meeting::Plain => None,
         })
     }
 
@@ -94,9 +97,9 @@ impl Types {
                     let equal = BinaryExpr::new(Box::new(left), Operator::Eq, Box::new(right));
                     others.push(Expr::BinaryExpr(equal));
                 }
-                Meeting::Beyond(value, later) => {
+                Meeting::Beyond(value, _) | Meeting::Amid(value, _) => {
                     // It is none of the values; one test that says so is enough.
-                    let test = beyond(value, Operator::Eq, later)?;
+                    let test = beyond(value, Operator::Eq, true)?;
                     if !others.contains(&test) {
                         others.push(test);
                     }
@@ -126,7 +129,7 @@ impl Types {
     pub(super) fn join_keys(&self, left: Typed, right: Typed) -> Result<Option<(Expr, Expr)>> {
         Ok(match self.meet(left, right)? {
             Meeting::Cast(l, r) | Meeting::Keys(l, r) => Some((l, r)),
-            Meeting::Plain | Meeting::Beyond(..) => None,
+            Meeting::Plain | Meeting::Beyond(..) | Meeting::Amid(..) => None,
         })
     }
 
@@ -147,6 +150,12 @@ impl Types {
                 let to = Timestamp(*u, z.clone());
                 Some(make(left.expr.clone(), self.as_type(right, &to)?))
             }
+            (Date32 | Date64, Interval(_)) => {
+                Some(self.from_midnight(left, right, |day, length| make(day, length))?)
+            }
+            (Interval(_), Date32 | Date64) if op == Operator::Plus => {
+                Some(self.from_midnight(right, left, |day, length| make(length, day))?)
+            }
             // Days and months are those of the session's calendar.
             (Timestamp(u, Some(label)), Interval(_)) if **label == *UTC && !self.zone.is_utc() => {
                 let (utc, here) = (left.data_type.clone(), self.here(*u));
@@ -159,6 +168,22 @@ impl Types {
                 Some(self.as_type(Typed { expr: sum, data_type: here }, &utc)?)
             }
             _ => None,
+        })
+    }
+
+    /// A date and an interval make a timestamp, at once where both are literals: a condition with it can be held against a key.
+    fn from_midnight(
+        &self,
+        date: Typed,
+        interval: Typed,
+        make: impl Fn(Expr, Expr) -> Expr,
+    ) -> Result<Expr> {
+        let literals = date.literal().is_some() && interval.literal().is_some();
+        let midnight = self.as_type(date, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+        let sum = make(midnight, interval.expr);
+        Ok(match &sum {
+            Expr::BinaryExpr(binary) if literals => literal_sum(binary).unwrap_or(sum),
+            _ => sum,
         })
     }
 
@@ -204,6 +229,9 @@ impl Types {
             }
             _ => (left, right, false),
         };
+        if let Some(meeting) = within_days(&left, &right)? {
+            return Ok(meeting);
+        }
         let day = |typed: Typed, beside: &DataType| -> Result<(Typed, bool)> {
             match (&typed.data_type, beside) {
                 (Date32 | Date64, Timestamp(unit, zone)) => {
@@ -302,47 +330,120 @@ fn units(left: Typed, right: Typed, changed: bool) -> Result<Meeting> {
         return Ok(plain(left, right));
     }
     // A literal of the other's unit, where it has the same value there.
-    match exactly(&right, &left.data_type)? {
-        Some(Ok(right)) => return Ok(Meeting::Cast(left.expr, right)),
-        Some(Err(later)) => return Ok(Meeting::Beyond(left, later)),
-        None => {}
+    match in_unit(&right, &left.data_type)? {
+        Place::At(right) => return Ok(Meeting::Cast(left.expr, right)),
+        Place::Amid(floor) => return Ok(Meeting::Amid(left, floor)),
+        Place::Beyond(later) => return Ok(Meeting::Beyond(left, later)),
+        Place::Unknown => {}
     }
-    match exactly(&left, &right.data_type)? {
-        Some(Ok(left)) => return Ok(Meeting::Cast(left, right.expr)),
-        // The one who asks swaps the sides.
-        Some(Err(_)) => return Ok(plain(left, right)),
-        None => {}
+    if let Place::At(left) = in_unit(&left, &right.data_type)? {
+        return Ok(Meeting::Cast(left, right.expr));
     }
-    if *l != TimeUnit::Nanosecond && *r != TimeUnit::Nanosecond {
-        return Ok(plain(left, right));
-    }
+    // DataFusion would take its cast from the coarser one and cut a constant beside it to its unit.
     let key = |typed: Typed| instant().call(vec![typed.expr]);
     Ok(Meeting::Keys(key(left), key(right)))
 }
 
-/// A literal in another unit, or whether it lies past the end of it; `None` where it is none, or would be rounded.
-fn exactly(typed: &Typed, to: &DataType) -> Result<Option<Result<Expr, bool>>> {
-    let Some(value) = typed.literal() else { return Ok(None) };
+/// Where a literal lies among the values of another type.
+enum Place {
+    /// It is none.
+    Unknown,
+    At(Expr),
+    /// Between this value and the next.
+    Amid(ScalarValue),
+    /// Past the end (`true`) or before the beginning.
+    Beyond(bool),
+}
+
+/// A timestamp among those of another unit.
+fn in_unit(typed: &Typed, to: &DataType) -> Result<Place> {
+    let Some(value) = typed.literal() else { return Ok(Place::Unknown) };
     if value.is_null() {
-        return Ok(Some(Ok(Expr::Literal(ScalarValue::try_from(to)?, None))));
+        return Ok(Place::At(Expr::Literal(ScalarValue::try_from(to)?, None)));
     }
-    let array = value.to_array()?;
-    let Ok(cast) = cast_time(&array, to, Unfit::Fails) else {
-        let ticks = arrow::compute::cast(&array, &DataType::Int64)?;
-        let ticks = ScalarValue::try_from_array(&ticks, 0)?;
-        return Ok(Some(Err(ticks > ScalarValue::Int64(Some(0)))));
+    let (DataType::Timestamp(from, _), DataType::Timestamp(unit, _), Some(ticks)) =
+        (&typed.data_type, to, ticks_of(value)?)
+    else {
+        return Ok(Place::Unknown);
     };
-    let back = cast_time(&cast, &typed.data_type, Unfit::IsNull);
-    if back.is_ok_and(|back| back.as_ref() == array.as_ref()) {
-        return Ok(Some(Ok(Expr::Literal(ScalarValue::try_from_array(&cast, 0)?, None))));
+    let (from, unit) = (ticks_per_second(*from), ticks_per_second(*unit));
+    let place = |ticks: i64| ScalarValue::Int64(Some(ticks)).cast_to(to);
+    Ok(if unit >= from {
+        match ticks.checked_mul(unit / from) {
+            Some(ticks) => Place::At(Expr::Literal(place(ticks)?, None)),
+            None => Place::Beyond(ticks > 0),
+        }
+    } else {
+        let floor = place(ticks.div_euclid(from / unit))?;
+        match ticks.rem_euclid(from / unit) {
+            0 => Place::At(Expr::Literal(floor, None)),
+            _ => Place::Amid(floor),
+        }
+    })
+}
+
+/// The number that a date or timestamp is kept as.
+fn ticks_of(value: &ScalarValue) -> Result<Option<i64>> {
+    match value.cast_to(&DataType::Int64)? {
+        ScalarValue::Int64(ticks) => Ok(ticks),
+        _ => Ok(None),
     }
-    Ok(None)
+}
+
+/// A date beside a literal of a timestamp: the literal as a date, so that a key of dates can be held against it.
+fn within_days(left: &Typed, right: &Typed) -> Result<Option<Meeting>> {
+    let (DataType::Date32, DataType::Timestamp(unit, None)) = (&left.data_type, &right.data_type)
+    else {
+        return Ok(None);
+    };
+    let Some(value) = right.literal().filter(|value| !value.is_null()) else { return Ok(None) };
+    let Some(ticks) = ticks_of(value)? else { return Ok(None) };
+    let per_day = ticks_per_second(*unit) * SECONDS_PER_DAY;
+    let left = left.clone();
+    let Ok(day) = i32::try_from(ticks.div_euclid(per_day)) else {
+        return Ok(Some(Meeting::Beyond(left, ticks > 0)));
+    };
+    let day = ScalarValue::Date32(Some(day));
+    Ok(Some(match ticks.rem_euclid(per_day) {
+        0 => Meeting::Cast(left.expr, Expr::Literal(day, None)),
+        _ => Meeting::Amid(left, day),
+    }))
+}
+
+/// The sum or difference of two literals; `None` where there is none, as the statement will say when it runs.
+fn literal_sum(binary: &BinaryExpr) -> Option<Expr> {
+    let (Expr::Literal(left, _), Expr::Literal(right, _)) =
+        (binary.left.as_ref(), binary.right.as_ref())
+    else {
+        return None;
+    };
+    let (left, right) = (left.to_scalar().ok()?, right.to_scalar().ok()?);
+    let sum = match binary.op {
+        Operator::Plus => add(&left, &right),
+        _ => sub(&left, &right),
+    };
+    Some(Expr::Literal(ScalarValue::try_from_array(&sum.ok()?, 0).ok()?, None))
+}
+
+/// `value op literal` where the literal lies between `floor` and the next value of the type.
+fn amid(value: Typed, op: Operator, floor: ScalarValue) -> Result<Expr> {
+    let test = match op {
+        Operator::Lt | Operator::LtEq => Operator::LtEq,
+        Operator::Gt | Operator::GtEq => Operator::Gt,
+        _ => return beyond(value, op, true),
+    };
+    let (value, floor) = (Box::new(value.expr), Box::new(Expr::Literal(floor, None)));
+    Ok(Expr::BinaryExpr(BinaryExpr::new(value, test, floor)))
 }
 
 /// `value op literal` where the literal is later (or earlier) than any value of the type.
 fn beyond(value: Typed, op: Operator, later: bool) -> Result<Expr> {
-    let last = if later { i64::MAX } else { i64::MIN };
-    let last = ScalarValue::Int64(Some(last)).cast_to(&value.data_type)?;
+    let last = match &value.data_type {
+        DataType::Date32 => ScalarValue::Date32(Some(if later { i32::MAX } else { i32::MIN })),
+        other => {
+            ScalarValue::Int64(Some(if later { i64::MAX } else { i64::MIN })).cast_to(other)?
+        }
+    };
     // True of every value and NULL of NULL, and the like that is false.
     let (always, never) =
         if later { (Operator::LtEq, Operator::Gt) } else { (Operator::GtEq, Operator::Lt) };

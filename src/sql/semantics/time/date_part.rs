@@ -1,18 +1,24 @@
 //! `date_part` and `extract` without DataFusion's rewriting of conditions that it cannot make exactly: a year that nanoseconds
-//! cannot hold became NULL (apache/datafusion#25135).
+//! cannot hold became NULL (apache/datafusion#25135). And with the fractions of seconds and milliseconds, which DataFusion cuts.
 
 use std::hash::{Hash, Hasher};
+use std::str::FromStr;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::Result;
+use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array};
+use arrow::compute::cast;
+use arrow::compute::kernels::cast_utils::IntervalUnit;
+use arrow::datatypes::{DataType, FieldRef, Int32Type, Int64Type, IntervalMonthDayNano};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
+use super::calendar::{NANOS_PER_SECOND, digits_of};
 use super::common_type::{Item, common_type};
+use super::interval::{intervals, is_interval};
 use crate::sql::types::UTC;
 
 /// DataFusion's function, under a name or its own.
@@ -23,15 +29,36 @@ pub(crate) struct Wrapped {
     aliases: Vec<String>,
     /// Whether its value is one of its arguments.
     chooses: bool,
+    fractions: Fractions,
+}
+
+/// What the seconds and milliseconds of a time are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fractions {
+    /// What DataFusion's function answers.
+    Inner,
+    /// `date_part`: doubles.
+    Doubles,
+    /// `extract`: decimals, with as many digits as the time has.
+    Decimals,
 }
 
 impl Wrapped {
     /// `date_part`.
     pub(crate) fn date_part() -> ScalarUDF {
+        Self::part(Fractions::Doubles)
+    }
+
+    /// `EXTRACT(part FROM time)`.
+    pub(crate) fn extract() -> ScalarUDF {
+        Self::part(Fractions::Decimals)
+    }
+
+    fn part(fractions: Fractions) -> ScalarUDF {
         let inner = datafusion::functions::datetime::date_part();
         let aliases = inner.aliases().to_vec();
         let name = inner.name().to_owned();
-        ScalarUDF::from(Self { name, aliases, inner, chooses: false })
+        ScalarUDF::from(Self { name, aliases, inner, chooses: false, fractions })
     }
 
     /// Functions that choose among their arguments: these may be timestamps and texts of such.
@@ -39,7 +66,13 @@ impl Wrapped {
         use datafusion::functions::core;
         let wrap = |inner: Arc<ScalarUDF>| {
             let (name, aliases) = (inner.name().to_owned(), inner.aliases().to_vec());
-            ScalarUDF::from(Self { name, aliases, inner, chooses: true })
+            ScalarUDF::from(Self {
+                name,
+                aliases,
+                inner,
+                chooses: true,
+                fractions: Fractions::Inner,
+            })
         };
         [core::coalesce(), core::greatest(), core::least()].map(wrap).into()
     }
@@ -51,14 +84,97 @@ impl Wrapped {
             name: "strftime".to_owned(),
             aliases: vec!["date_format".to_owned()],
             chooses: false,
+            fractions: Fractions::Inner,
             inner,
         })
+    }
+
+    /// The digits after the point of the part, where it has any.
+    fn scale(&self, part: Option<&ScalarValue>, of: &DataType) -> Option<i8> {
+        let part = part?.try_as_str()??;
+        let finer = moved_digits(part).filter(|moved| *moved < 6 || is_interval(of))?;
+        let digits = match of {
+            DataType::Timestamp(unit, _) | DataType::Time32(unit) | DataType::Time64(unit) => {
+                digits_of(*unit).max(6)
+            }
+            _ => 6,
+        };
+        (self.fractions != Fractions::Inner).then_some(digits as i8 - finer as i8)
+    }
+
+    fn fraction_type(&self, scale: i8) -> DataType {
+        match self.fractions {
+            Fractions::Decimals => DataType::Decimal128(FRACTION_DIGITS, scale),
+            _ => DataType::Float64,
+        }
+    }
+
+    /// Seconds, milliseconds or microseconds: nanoseconds with the point moved.
+    fn fractions(&self, mut args: ScalarFunctionArgs, scale: i8) -> Result<ColumnarValue> {
+        let part = match &args.args[0] {
+            ColumnarValue::Scalar(part) => part.try_as_str().flatten().and_then(moved_digits),
+            ColumnarValue::Array(_) => None,
+        };
+        let moved = part.unwrap_or_default();
+        let to = args.return_field.data_type().clone();
+        let rows = args.number_rows;
+        let is_scalar = matches!(args.args[1], ColumnarValue::Scalar(_));
+        let values = args.args[1].to_array(if is_scalar { 1 } else { rows })?;
+        let nanos: ArrayRef = match values.data_type() {
+            DataType::Date32 | DataType::Date64 => {
+                let days = cast(&cast(&values, &DataType::Date32)?, &DataType::Int32)?;
+                let none: Int64Array = days.as_primitive::<Int32Type>().unary(|_| 0);
+                Arc::new(none)
+            }
+            data_type if is_interval(data_type) => {
+                let of_minute = |i: IntervalMonthDayNano| i.nanoseconds % (60 * NANOS_PER_SECOND);
+                let nanos: Int64Array = intervals(&values)?.unary(of_minute);
+                Arc::new(nanos)
+            }
+            _ => {
+                args.args[0] = ColumnarValue::Scalar(ScalarValue::from("nanosecond"));
+                args.return_field =
+                    Arc::new(args.return_field.as_ref().clone().with_data_type(DataType::Int64));
+                self.inner.invoke_with_args(args)?.to_array(values.len())?
+            }
+        };
+        let nanos = nanos.as_primitive::<Int64Type>();
+        let digits = u32::from(scale.unsigned_abs()) + moved;
+        let divisor = 10_i64.pow(9_u32.saturating_sub(digits));
+        let out: ArrayRef = match &to {
+            DataType::Decimal128(precision, scale) => {
+                let ticks: Decimal128Array = nanos.unary(|n| i128::from(n / divisor));
+                Arc::new(ticks.with_precision_and_scale(*precision, *scale)?)
+            }
+            _ => {
+                let per_unit = 10_f64.powi(9 - moved as i32);
+                let values: Float64Array = nanos.unary(|n| (n - n % divisor) as f64 / per_unit);
+                Arc::new(values)
+            }
+        };
+        Ok(match is_scalar {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&out, 0)?),
+            false => ColumnarValue::Array(out),
+        })
+    }
+}
+
+/// Digits of the seconds of a minute in nanoseconds.
+const FRACTION_DIGITS: u8 = 11;
+
+/// By how many digits a part of seconds is smaller than they are.
+fn moved_digits(part: &str) -> Option<u32> {
+    match IntervalUnit::from_str(part.trim_matches(['\'', '"'])).ok()? {
+        IntervalUnit::Second => Some(0),
+        IntervalUnit::Millisecond => Some(3),
+        IntervalUnit::Microsecond => Some(6),
+        _ => None,
     }
 }
 
 impl PartialEq for Wrapped {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
+        self.name == other.name && self.fractions == other.fractions
     }
 }
 
@@ -112,11 +228,24 @@ impl ScalarUDFImpl for Wrapped {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
+        let field = self.inner.return_field_from_args(ReturnFieldArgs { ..args })?;
+        Ok(match self.scale(args.scalar_arguments[0], args.arg_fields[1].data_type()) {
+            Some(scale) => {
+                Arc::new(field.as_ref().clone().with_data_type(self.fraction_type(scale)))
+            }
+            None => field,
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        self.inner.invoke_with_args(args)
+        let part = match args.args.first() {
+            Some(ColumnarValue::Scalar(part)) => Some(part),
+            _ => None,
+        };
+        match args.arg_fields.get(1).and_then(|field| self.scale(part, field.data_type())) {
+            Some(scale) => self.fractions(args, scale),
+            None => self.inner.invoke_with_args(args),
+        }
     }
 
     fn preimage(

@@ -131,7 +131,7 @@ pub(crate) struct TimeOperators;
 
 impl ExprPlanner for TimeOperators {
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(PlannerResult::Planned(Wrapped::date_part().call(args)))
+        Ok(PlannerResult::Planned(Wrapped::extract().call(args)))
     }
 
     fn plan_binary_op(

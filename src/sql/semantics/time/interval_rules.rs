@@ -8,16 +8,18 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr::{
-    AggregateFunction, AggregateFunctionParams, NullTreatment, Sort,
+    AggregateFunction, AggregateFunctionParams, NullTreatment, Sort, WindowFunctionParams,
 };
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, WindowFunctionDefinition,
+    Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use super::interval::{is_interval, key};
 use super::rules::rewrite;
 use crate::sql::Error;
+use crate::sql::types::sql_name;
 
 /// See the module.
 #[derive(Debug)]
@@ -95,11 +97,38 @@ fn expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                     format!("{} of intervals over a window is not supported", func.name());
                 return Err(Error::unsupported(message).into());
             }
+            changed |= peers(params, schema)?;
             let expr = Expr::WindowFunction(window);
             Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// A frame of a range without a distance ends with the peers of a row: as a frame of groups it needs no arithmetic, which DataFusion
+/// has not for times of the day and binary values.
+fn peers(params: &mut WindowFunctionParams, schema: &DFSchema) -> Result<bool> {
+    use arrow::datatypes::DataType::*;
+    let frame = &params.window_frame;
+    let Some(first) = params.order_by.first() else { return Ok(false) };
+    let data_type = first.expr.get_type(schema)?;
+    let without_range = matches!(
+        data_type,
+        Time32(_) | Time64(_) | Binary | LargeBinary | BinaryView | FixedSizeBinary(_)
+    );
+    if frame.units != WindowFrameUnits::Range || !without_range {
+        return Ok(false);
+    }
+    let (start, end) = (frame.start_bound.clone(), frame.end_bound.clone());
+    if [&start, &end].iter().any(|b| !b.is_unbounded() && **b != WindowFrameBound::CurrentRow) {
+        let message = format!(
+            "a window of a RANGE with a distance over {} is not supported",
+            sql_name(&data_type)
+        );
+        return Err(Error::unsupported(message).into());
+    }
+    params.window_frame = WindowFrame::new_bounds(WindowFrameUnits::Groups, start, end);
+    Ok(true)
 }
 
 /// The first of the values in order.

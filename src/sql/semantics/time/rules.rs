@@ -120,6 +120,22 @@ fn literal(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
+/// A cast of bytes to a text that is written: PostgreSQL's hexadecimal form, where Arrow takes the bytes for characters.
+fn binary_text(cast: &Expr, schema: &DFSchema) -> Option<Expr> {
+    use DataType::*;
+    let (inner, field, unfit) = match cast {
+        Expr::Cast(Cast { expr, field }) => (expr, field, Unfit::Fails),
+        Expr::TryCast(TryCast { expr, field }) => (expr, field, Unfit::IsNull),
+        _ => return None,
+    };
+    let from = inner.get_type(schema).ok()?;
+    let bytes = matches!(from, Binary | LargeBinary | BinaryView | FixedSizeBinary(_));
+    (bytes && is_text(field.data_type())).then(|| {
+        let modifier = Modifier::of_field(field);
+        TimeCast::expr(inner.as_ref().clone(), field.data_type(), modifier, unfit)
+    })
+}
+
 /// Functions whose answer is one of their arguments: they have one type.
 const CHOICES: [&str; 5] = ["coalesce", "greatest", "least", "nvl", "ifnull"];
 
@@ -197,7 +213,12 @@ impl Types {
     /// One expression, whose operands are done.
     fn expression(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let changed = match &expr {
-            Expr::Cast(_) | Expr::TryCast(_) => return self.cast(expr, schema),
+            Expr::Cast(_) | Expr::TryCast(_) => {
+                return match binary_text(&expr, schema) {
+                    Some(text) => Ok(Transformed::yes(text)),
+                    None => self.cast(expr, schema),
+                };
+            }
             Expr::BinaryExpr(binary) => self.binary(binary, schema)?,
             Expr::Between(between) => self.between(between, schema)?,
             Expr::InList(list) => self.in_list(list, schema)?,
@@ -438,11 +459,10 @@ impl Types {
 
 /// Whether Arrow's cast is as good, and one that optimizers know: to another label, a finer unit, from a wall clock to its date.
 fn is_plain(from: &DataType, to: &DataType) -> bool {
-    use super::calendar::ticks_per_second;
     match (from, to) {
+        // From a coarser unit DataFusion would take its cast away, and cut a constant beside it to that unit.
         (DataType::Timestamp(from, from_zone), DataType::Timestamp(to, zone)) => {
-            from_zone.is_some() == zone.is_some()
-                && ticks_per_second(*from) <= ticks_per_second(*to)
+            from_zone.is_some() == zone.is_some() && from == to
         }
         (DataType::Timestamp(_, None), DataType::Date32) => true,
         _ => false,

@@ -7,6 +7,20 @@ use super::calendar::{
     NANOS_PER_DAY, NANOS_PER_SECOND, civil_from_days, days_from_civil, days_in_month,
 };
 
+/// Bytes as PostgreSQL writes them: `\\x` and two hexadecimal digits each.
+pub(super) fn write_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(2 + 2 * bytes.len());
+    out.push_str("\\x");
+    put_hex(&mut out, bytes);
+    out
+}
+
+/// Two hexadecimal digits for each byte.
+pub(crate) fn put_hex(out: &mut String, bytes: &[u8]) {
+    let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('0');
+    out.extend(bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]));
+}
+
 /// Why a text is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
