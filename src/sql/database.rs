@@ -26,6 +26,7 @@ use super::queries::{Queries, Query};
 use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
 use super::rules::{KeyPositions, YieldingJoins};
 use super::runtimes::{Lease, Runtimes};
+use super::semantics::grouped_filters::GroupedFilters;
 use super::semantics::{self, bounded::Running};
 use super::session::Session;
 use super::settings::Settings;
@@ -246,7 +247,7 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 }
 
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let rules = Optimizer::new().rules;
+    let rules = GroupedFilters::around(Optimizer::new().rules);
     rules.into_iter().map(|rule| Arc::new(Stoppable::new(rule)) as _).collect()
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod bounded;
 mod dependencies;
 pub(crate) mod elementary;
 pub(crate) mod floats;
+pub(crate) mod grouped_filters;
 mod lead_lag;
 pub(crate) mod literals;
 mod mode;
