@@ -1,6 +1,8 @@
 //! Constant arguments of functions, in the type that the function takes. Coercion would put a cast around them, a later rule fold it, and
 //! a function whose type depends on a literal (`round` of decimals) have one type before and another one after that.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -8,11 +10,12 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{EmptyRelation, Expr, ExprSchemable, LogicalPlan, Projection};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use super::plans::{input_schema, rewrite_expressions};
+use crate::sql::Error;
 
 /// Folds arguments that are constant and gives them their types.
 #[derive(Debug)]
@@ -23,13 +26,13 @@ impl AnalyzerRule for ConstantArguments {
         "ConstantArguments"
     }
 
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| {
             let schema = input_schema(&node)?;
             let node = rewrite_expressions(node, &schema, |expr, schema| {
                 Ok(match expr {
                     Expr::ScalarFunction(f) => {
-                        Transformed::yes(Expr::ScalarFunction(with_constants(f, schema)))
+                        Transformed::yes(Expr::ScalarFunction(with_constants(f, schema, config)))
                     }
                     other => Transformed::no(other),
                 })
@@ -40,9 +43,13 @@ impl AnalyzerRule for ConstantArguments {
     }
 }
 
-fn with_constants(function: ScalarFunction, schema: &DFSchema) -> ScalarFunction {
+fn with_constants(
+    function: ScalarFunction,
+    schema: &DFSchema,
+    config: &ConfigOptions,
+) -> ScalarFunction {
     let ScalarFunction { func, args } = function;
-    let mut args: Vec<Expr> = args.into_iter().map(folded).collect();
+    let mut args: Vec<Expr> = args.into_iter().map(|arg| folded(arg, config)).collect();
     let fields = args.iter().map(|arg| arg.to_field(schema).map(|(_, field)| field));
     // What cannot be coerced is an error, which coercion reports.
     let types = fields.collect::<Result<Vec<_>>>().and_then(|f| fields_with_udf(&f, func.as_ref()));
@@ -71,7 +78,7 @@ pub(super) fn literal_as(value: &ScalarValue, to: &DataType) -> Option<ScalarVal
 }
 
 /// The value of an expression that is constant; the expression itself where it is not, or fails.
-fn folded(expr: Expr) -> Expr {
+fn folded(expr: Expr, config: &ConfigOptions) -> Expr {
     let variable = |e: &Expr| {
         Ok(matches!(
             e,
@@ -91,10 +98,27 @@ fn folded(expr: Expr) -> Expr {
     let simplifier = ExprSimplifier::new(SimplifyContext::default());
     let constant = simplifier
         .coerce(expr.clone(), &DFSchema::empty())
-        .and_then(|coerced| simplifier.simplify(coerced));
+        .and_then(|coerced| in_our_terms(coerced, config))
+        .and_then(|ours| simplifier.simplify(ours));
     match constant {
         Ok(literal @ Expr::Literal(..)) => literal,
         _ => expr,
+    }
+}
+
+/// What the rules that follow would make of a constant expression: it must not be worked out as DataFusion would.
+fn in_our_terms(expr: Expr, config: &ConfigOptions) -> Result<Expr> {
+    let schema = Arc::new(DFSchema::empty());
+    let row = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema });
+    let mut plan = LogicalPlan::Projection(Projection::try_new(vec![expr], Arc::new(row))?);
+    for rule in super::after_coercion() {
+        plan = rule.analyze(plan, config)?;
+    }
+    match plan {
+        LogicalPlan::Projection(Projection { expr, .. }) if expr.len() == 1 => {
+            Ok(expr.into_iter().next().map(Expr::unalias).unwrap_or_default())
+        }
+        other => Err(Error::internal(format!("a constant became {}", other.display())).into()),
     }
 }
 

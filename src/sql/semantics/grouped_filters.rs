@@ -42,18 +42,24 @@ impl OptimizerRule for GroupedFilters {
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
         let LogicalPlan::Filter(filter) = &plan else { return self.0.rewrite(plan, config) };
-        let stays: fn(&Expr) -> bool = match filter.input.as_ref() {
+        // The rule makes one of filters that lie on one another.
+        let mut conditions = split_conjunction_owned(filter.predicate.clone());
+        let mut input = &filter.input;
+        while let LogicalPlan::Filter(inner) = input.as_ref() {
+            conditions.extend(split_conjunction_owned(inner.predicate.clone()));
+            input = &inner.input;
+        }
+        let stays: fn(&Expr) -> bool = match input.as_ref() {
             LogicalPlan::Aggregate(aggregate) if has_empty_group(aggregate) => {
                 |e| e.is_volatile() || e.column_refs().is_empty()
             }
             LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => Expr::is_volatile,
             _ => return self.0.rewrite(plan, config),
         };
-        let conditions = split_conjunction_owned(filter.predicate.clone());
         let (kept, moving): (Vec<_>, Vec<_>) = conditions.into_iter().partition(stays);
         let Some(kept) = conjunction(kept) else { return self.0.rewrite(plan, config) };
         let Some(moving) = conjunction(moving) else { return Ok(Transformed::no(plan)) };
-        let below = Filter::try_new(moving, Arc::clone(&filter.input))?;
+        let below = Filter::try_new(moving, Arc::clone(input))?;
         let moved = self.0.rewrite(LogicalPlan::Filter(below), config)?;
         if !moved.transformed {
             return Ok(Transformed::no(plan));
@@ -67,4 +73,3 @@ fn has_empty_group(aggregate: &Aggregate) -> bool {
     aggregate.group_expr.is_empty()
         || matches!(aggregate.group_expr.as_slice(), [Expr::GroupingSet(_)])
 }
-

@@ -82,8 +82,8 @@ fn before_coercion() -> Vec<Rule> {
         Arc::new(subquery::Unnesting),
         Arc::new(time::rules::TimeTypes),
         Arc::new(time::interval_rules::IntervalOrder),
-        Arc::new(arguments::ConstantArguments),
         Arc::new(numbers::CommonNumbers),
+        Arc::new(arguments::ConstantArguments),
     ]
 }
 

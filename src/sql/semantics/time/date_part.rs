@@ -17,6 +17,8 @@ use datafusion::logical_expr::{
 };
 
 use super::calendar::{NANOS_PER_SECOND, digits_of};
+use super::cast::{Unfit, cast_time};
+use super::cast_function::failure_of;
 use super::common_type::{Item, common_type};
 use super::interval::{intervals, is_interval};
 use crate::sql::types::UTC;
@@ -107,6 +109,32 @@ impl Wrapped {
             Fractions::Decimals => DataType::Decimal128(FRACTION_DIGITS, scale),
             _ => DataType::Float64,
         }
+    }
+
+    /// Instants as the clocks of their zone show them, but for their distance from 1970: Arrow's tables of zones end in 2100.
+    fn on_clocks(&self, mut args: ScalarFunctionArgs) -> Result<ScalarFunctionArgs> {
+        let is_epoch = matches!(&args.args[0], ColumnarValue::Scalar(part)
+            if part.try_as_str().flatten().is_some_and(|p| p.eq_ignore_ascii_case("epoch")));
+        let [_, field] = args.arg_fields.as_slice() else { return Ok(args) };
+        let DataType::Timestamp(unit, Some(label)) = field.data_type() else { return Ok(args) };
+        if self.fractions == Fractions::Inner || is_epoch || **label == *UTC {
+            return Ok(args);
+        }
+        let to = DataType::Timestamp(*unit, None);
+        let cast = |array: &ArrayRef| {
+            let cast = cast_time(array, &to, Unfit::Fails);
+            cast.map_err(|failure| failure_of(array, &to, &failure))
+        };
+        let clocks = match &args.args[1] {
+            ColumnarValue::Array(array) => ColumnarValue::Array(cast(array)?),
+            ColumnarValue::Scalar(value) => {
+                let one = cast(&value.to_array()?)?;
+                ColumnarValue::Scalar(ScalarValue::try_from_array(&one, 0)?)
+            }
+        };
+        args.arg_fields[1] = Arc::new(field.as_ref().clone().with_data_type(to));
+        args.args[1] = clocks;
+        Ok(args)
     }
 
     /// Seconds, milliseconds or microseconds: nanoseconds with the point moved.
@@ -238,6 +266,7 @@ impl ScalarUDFImpl for Wrapped {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let args = self.on_clocks(args)?;
         let part = match args.args.first() {
             Some(ColumnarValue::Scalar(part)) => Some(part),
             _ => None,

@@ -3,7 +3,7 @@
 use arrow::array::temporal_conversions::as_datetime_with_timezone;
 use arrow::datatypes::TimestampSecondType;
 
-use super::calendar::SECONDS_PER_DAY;
+use super::calendar::{SECONDS_PER_DAY, civil_from_days, days_from_civil};
 use super::text::{NamedZone, zone_by_name, zone_of_offset};
 
 /// The zone of the label that an Arrow type carries, or that a statement names: an offset such as +09:00 lies east of
@@ -18,8 +18,9 @@ impl NamedZone {
         match self {
             Self::Offset(offset) => Some(*offset),
             Self::Place(place) => {
-                let there = as_datetime_with_timezone::<TimestampSecondType>(utc_seconds, *place)?;
-                i32::try_from(there.naive_local().and_utc().timestamp() - utc_seconds).ok()
+                let known = within_tables(utc_seconds);
+                let there = as_datetime_with_timezone::<TimestampSecondType>(known, *place)?;
+                i32::try_from(there.naive_local().and_utc().timestamp() - known).ok()
             }
         }
     }
@@ -40,6 +41,28 @@ impl NamedZone {
     }
 }
 
+/// The tables of zones end with this year. The rules that hold at their end go on (RFC 9636, section 3.3).
+const FIRST_UNKNOWN_YEAR: i64 = 2100;
+
+/// An instant beyond the tables as the same one in a year of the tables with the same calendar.
+fn within_tables(utc_seconds: i64) -> i64 {
+    let days = utc_seconds.div_euclid(SECONDS_PER_DAY);
+    if days < days_from_civil(FIRST_UNKNOWN_YEAR, 1, 1) {
+        return utc_seconds;
+    }
+    let (year, ..) = civil_from_days(days);
+    let calendar = |year: i64| {
+        let first = days_from_civil(year, 1, 1);
+        (first.rem_euclid(7), days_from_civil(year + 1, 1, 1) - first)
+    };
+    // All calendars come up in 28 years.
+    let known = (FIRST_UNKNOWN_YEAR - 28..FIRST_UNKNOWN_YEAR).rev();
+    let same = known.into_iter().find(|known| calendar(*known) == calendar(year));
+    let Some(same) = same else { return utc_seconds };
+    let moved = days_from_civil(year, 1, 1) - days_from_civil(same, 1, 1);
+    utc_seconds - moved * SECONDS_PER_DAY
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +80,18 @@ mod tests {
         assert_eq!(berlin.offset_of_wall(wall(20_023, 3, 0)), Some(3_600));
         assert_eq!(zone("+09:30").unwrap().offset_at(0), Some(34_200));
         assert!(zone("Mars/Base").is_none());
+    }
+
+    #[test]
+    fn the_last_rules_go_on() {
+        let (new_york, sydney) =
+            (zone("America/New_York").unwrap(), zone("Australia/Sydney").unwrap());
+        for year in [2_090, 2_099, 2_100, 2_101, 2_500, 2_501, 9_999, 250_000] {
+            let noon = |month, day| days_from_civil(year, month, day) * 86_400 + 43_200;
+            assert_eq!(new_york.offset_at(noon(6, 15)), Some(-14_400), "{year}");
+            assert_eq!(new_york.offset_at(noon(12, 15)), Some(-18_000), "{year}");
+            assert_eq!(sydney.offset_at(noon(1, 1)), Some(39_600), "{year}");
+            assert_eq!(sydney.offset_at(noon(7, 1)), Some(36_000), "{year}");
+        }
     }
 }
