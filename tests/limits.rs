@@ -171,6 +171,8 @@ async fn arguments_that_size_something_are_bounded() {
         "SELECT lpad('x', 2000000000), rpad('x', 2000000000, 'ab')",
         "SELECT lpad(s, 1000000000) FROM t",
         "SELECT concat(repeat('x', 60000000), repeat('y', 60000000))",
+        "SELECT repeat('x', 40000000) || s || repeat('y', 40000000) FROM t",
+        "SELECT array_concat(range(0, 5000000), range(a, 5000000)) FROM t",
         "SELECT concat_ws(repeat(',', 40000000), 'a', 'b', 'c')",
         "SELECT replace(repeat('x', 100000), 'x', repeat('y', 100000))",
         "SELECT regexp_replace(repeat('x', 100000), 'x', repeat('y', 100000), 'g')",

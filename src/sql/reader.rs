@@ -129,6 +129,12 @@ struct Open {
     passed: u64,
 }
 
+/// Batches that come as they are asked for. Each step blocks.
+pub(crate) trait Steps: Send + 'static {
+    /// The next batch; none after the last.
+    fn next(&mut self) -> Result<Option<RecordBatch>>;
+}
+
 /// Rows that come as they are asked for. Each step blocks.
 pub(crate) struct Reading<'a> {
     reader: Reader,
@@ -291,6 +297,18 @@ impl Reading<'_> {
     }
 }
 
+impl Steps for Reading<'static> {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        Reading::next(self)
+    }
+}
+
+impl Steps for Box<dyn Steps> {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        self.as_mut().next()
+    }
+}
+
 /// A batch with the addresses of its rows as the last column.
 fn with_addresses(batch: &RecordBatch, rows: &[RowAddress]) -> Result<RecordBatch> {
     let mut fields = batch.schema().fields().to_vec();
@@ -301,24 +319,24 @@ fn with_addresses(batch: &RecordBatch, rows: &[RowAddress]) -> Result<RecordBatc
 }
 
 /// A step of readings, and those that are left.
-type Step = (Vec<Reading<'static>>, Result<Option<RecordBatch>>);
+type Step<S> = (Vec<S>, Result<Option<RecordBatch>>);
 
 /// Readings one after the other, as a stream. Dropped, it reads no more than the batch that is under way.
-pub(crate) struct ReadStream {
+pub(crate) struct ReadStream<S> {
     runtime: Handle,
     /// The last is the next to be read; none while a step is under way.
-    readings: Vec<Reading<'static>>,
-    step: Option<JoinHandle<Step>>,
+    readings: Vec<S>,
+    step: Option<JoinHandle<Step<S>>>,
 }
 
-impl ReadStream {
+impl<S: Steps> ReadStream<S> {
     /// Reads on threads of `runtime` that may block.
-    pub(crate) fn new(runtime: Handle, mut readings: Vec<Reading<'static>>) -> Self {
+    pub(crate) fn new(runtime: Handle, mut readings: Vec<S>) -> Self {
         readings.reverse();
         Self { runtime, readings, step: None }
     }
 
-    fn begin_step(&mut self) -> &mut JoinHandle<Step> {
+    fn begin_step(&mut self) -> &mut JoinHandle<Step<S>> {
         let mut readings = std::mem::take(&mut self.readings);
         self.step.insert(self.runtime.spawn_blocking(move || {
             while let Some(reading) = readings.last_mut() {
@@ -332,7 +350,7 @@ impl ReadStream {
     }
 }
 
-impl Stream for ReadStream {
+impl<S: Steps + Unpin> Stream for ReadStream<S> {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -13,7 +13,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
 
 use super::input::KeyInput;
-use super::{Answer, Send, percentile_disc};
+use super::{Answer, Steps, percentile_disc};
 use crate::engine::{self, EncodedKey, KeyRange};
 use crate::sql::explain;
 use crate::sql::semantics::percentile;
@@ -202,7 +202,25 @@ impl Answer for Aggregates {
         Some(1)
     }
 
-    fn run(&self, schema: &SchemaRef, _limit: Option<u64>, send: &mut Send<'_>) -> Result<()> {
+    fn rows(self: Arc<Self>, schema: &SchemaRef, _limit: Option<u64>) -> Box<dyn Steps> {
+        Box::new(OneRow { aggregates: Some(self), schema: Arc::clone(schema) })
+    }
+}
+
+/// The row of aggregates, once.
+struct OneRow {
+    aggregates: Option<Arc<Aggregates>>,
+    schema: SchemaRef,
+}
+
+impl Steps for OneRow {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        self.aggregates.take().map(|aggregates| aggregates.row(&self.schema)).transpose()
+    }
+}
+
+impl Aggregates {
+    fn row(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let count = self.count()?;
         let ranks = self.ranks(count);
         let keys = self.input.table.nth_keys(&self.input.ranges, &ranks)?;
@@ -219,7 +237,6 @@ impl Answer for Aggregates {
             };
             columns.push(value.to_array()?);
         }
-        send(RecordBatch::try_new(Arc::clone(schema), columns)?);
-        Ok(())
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 }

@@ -16,7 +16,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::aggregates::counts_rows;
 use super::input::KeyInput;
-use super::{Answer, Send};
+use super::{Answer, Steps};
 use crate::engine::{EncodedKey, KeyRange, KeyWalk};
 use crate::sql::explain;
 use crate::sql::key_filter::{KeyColumns, ValueSet, compare};
@@ -155,13 +155,12 @@ impl Buckets {
         Ok(ahead.row_count)
     }
 
-    fn rows(&self, schema: &SchemaRef, found: &mut Vec<(ArrayRef, u64)>) -> Result<RecordBatch> {
+    fn batch(&self, schema: &SchemaRef, found: Vec<(ArrayRef, u64)>) -> Result<RecordBatch> {
         let parts: Vec<&dyn Array> = found.iter().map(|(bucket, _)| bucket.as_ref()).collect();
         let mut columns = vec![arrow::compute::concat(&parts)?];
         let counts = found.iter().map(|(_, count)| i64::try_from(*count).ok());
         let counts: Int64Array = counts.collect();
         columns.extend((0..self.counts).map(|_| Arc::new(counts.clone()) as ArrayRef));
-        found.clear();
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 }
@@ -178,33 +177,56 @@ impl Answer for Buckets {
         None
     }
 
-    fn run(&self, schema: &SchemaRef, limit: Option<u64>, send: &mut Send<'_>) -> Result<()> {
+    fn rows(self: Arc<Self>, schema: &SchemaRef, limit: Option<u64>) -> Box<dyn Steps> {
         let most = limit.map_or(BATCH_BUCKETS, |l| BATCH_BUCKETS.min(l as usize)).max(1);
-        let mut found: Vec<(ArrayRef, u64)> = Vec::with_capacity(most);
-        for range in &self.input.ranges {
-            let mut walk = self.input.table.walk(range)?;
-            while let Some(key) = walk.first()? {
-                let bucket = self.input.values(&self.bucket, &[key])?;
-                let count = self.pass(&mut walk, &bucket)?;
-                // A bucket goes on where a bound came early, or where one range follows another.
-                if let Some(last) = found.last_mut().filter(|l| l.0.as_ref() == bucket.as_ref()) {
-                    last.1 += count;
-                    continue;
-                }
-                if found.len() > most {
-                    let last = found.pop();
-                    if !send(self.rows(schema, &mut found)?) {
-                        return Ok(());
-                    }
-                    found.extend(last);
-                }
-                found.push((bucket, count));
+        let schema = Arc::clone(schema);
+        Box::new(Walking { buckets: self, schema, most, range: 0, walk: None, begun: None })
+    }
+}
+
+/// Buckets that are found as they are asked for.
+struct Walking {
+    buckets: Arc<Buckets>,
+    schema: SchemaRef,
+    /// Buckets of a batch.
+    most: usize,
+    /// The range that the walk goes through, or the next one.
+    range: usize,
+    walk: Option<KeyWalk>,
+    /// A bucket that may go on.
+    begun: Option<(ArrayRef, u64)>,
+}
+
+impl Steps for Walking {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let input = &self.buckets.input;
+        let mut found: Vec<(ArrayRef, u64)> = Vec::with_capacity(self.most);
+        while let Some(range) = input.ranges.get(self.range) {
+            let mut walk = match self.walk.take() {
+                Some(walk) => walk,
+                None => input.table.walk(range)?,
+            };
+            let Some(key) = walk.first()? else {
+                self.range += 1;
+                continue;
+            };
+            let bucket = input.values(&self.buckets.bucket, &[key])?;
+            let count = self.buckets.pass(&mut walk, &bucket)?;
+            self.walk = Some(walk);
+            match &mut self.begun {
+                // It goes on where a bound came early, or where one range follows another.
+                Some(begun) if begun.0.as_ref() == bucket.as_ref() => begun.1 += count,
+                begun => found.extend(begun.replace((bucket, count))),
+            }
+            if found.len() >= self.most {
+                return self.buckets.batch(&self.schema, found).map(Some);
             }
         }
-        if !found.is_empty() {
-            send(self.rows(schema, &mut found)?);
+        found.extend(self.begun.take());
+        match found.is_empty() {
+            true => Ok(None),
+            false => self.buckets.batch(&self.schema, found).map(Some),
         }
-        Ok(())
     }
 }
 

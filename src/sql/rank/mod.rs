@@ -26,19 +26,16 @@ use datafusion::physical_plan::execution_plan::{
 };
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
 };
 
+use tokio::runtime::Handle;
+
+use super::reader::{ReadStream, Steps};
 pub(crate) use rule::KeyRanks;
 pub(crate) use sample::{Sample, SamplePlanner, Sampling};
-
-/// Batches that are made ahead of the one who asks.
-const READ_AHEAD: usize = 2;
-
-/// Gives batches to whoever wants them, until he says no.
-type Send<'a> = dyn FnMut(RecordBatch) -> bool + 'a;
 
 /// Rows that are told from positions.
 trait Answer: fmt::Debug + std::marker::Send + Sync {
@@ -48,8 +45,28 @@ trait Answer: fmt::Debug + std::marker::Send + Sync {
     /// The number of rows, where it is known beforehand.
     fn row_count(&self) -> Option<u64>;
 
-    /// Gives at most `limit` rows of `schema` to `send`. May read files.
-    fn run(&self, schema: &SchemaRef, limit: Option<u64>, send: &mut Send<'_>) -> Result<()>;
+    /// The rows, as batches of `schema`; those after the first `limit` need not come. May read files.
+    fn rows(self: Arc<Self>, schema: &SchemaRef, limit: Option<u64>) -> Box<dyn Steps>;
+}
+
+/// The first rows of an answer.
+struct Limited {
+    answer: Box<dyn Steps>,
+    left: u64,
+    metrics: BaselineMetrics,
+}
+
+impl Steps for Limited {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let Some(batch) = self.answer.next()? else { return Ok(None) };
+        let rows = (batch.num_rows() as u64).min(self.left);
+        self.left -= rows;
+        self.metrics.record_output(rows as usize);
+        Ok(Some(batch.slice(0, rows as usize)))
+    }
 }
 
 /// The leaf of a plan that is answered from positions.
@@ -143,20 +160,10 @@ impl ExecutionPlan for RankExec {
             )));
         }
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let (answer, schema, limit) = (Arc::clone(&self.answer), self.schema.clone(), self.limit);
-        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), READ_AHEAD);
-        let sender = builder.tx();
-        builder.spawn_blocking(move || {
-            let mut left = limit.unwrap_or(u64::MAX);
-            answer.run(&schema, limit, &mut |batch| {
-                let rows = (batch.num_rows() as u64).min(left);
-                left -= rows;
-                metrics.record_output(rows as usize);
-                let batch = batch.slice(0, rows as usize);
-                sender.blocking_send(Ok(batch)).is_ok() && left > 0
-            })
-        });
-        Ok(builder.build())
+        let answer = Arc::clone(&self.answer).rows(&self.schema, self.limit);
+        let rows = Limited { answer, left: self.limit.unwrap_or(u64::MAX), metrics };
+        let stream = ReadStream::new(Handle::current(), vec![rows]);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

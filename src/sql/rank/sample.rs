@@ -19,7 +19,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::sqlparser::ast;
 use roaring::RoaringTreemap;
 
-use super::{Answer, RankExec, Send};
+use super::{Answer, RankExec, Steps};
 use crate::engine::{KeyKind, KeyRange, TableSnapshot};
 use crate::sql::provider::EngineTable;
 use crate::sql::semantics::floats::canonical_array;
@@ -91,7 +91,7 @@ impl Sampling {
     }
 
     /// Their ranks, ascending.
-    pub(super) fn ranks(&self, count: u64) -> Box<dyn Iterator<Item = u64>> {
+    pub(super) fn ranks(&self, count: u64) -> Box<dyn Iterator<Item = u64> + Send> {
         let wanted = self.rows(count);
         let mut random = Random(self.seed);
         match self.method {
@@ -249,22 +249,32 @@ impl Answer for Sample {
         Some(self.sampling.rows(self.table.row_count()))
     }
 
-    fn run(&self, schema: &SchemaRef, limit: Option<u64>, send: &mut Send<'_>) -> Result<()> {
+    fn rows(self: Arc<Self>, schema: &SchemaRef, limit: Option<u64>) -> Box<dyn Steps> {
         let wanted = limit.map_or(usize::MAX, |limit| limit as usize);
-        let mut ranks = self.sampling.ranks(self.table.row_count()).take(wanted);
-        loop {
-            let some: Vec<u64> = ranks.by_ref().take(BATCH_ROWS).collect();
-            if some.is_empty() {
-                return Ok(());
-            }
-            let rows = self.table.nth_rows(&[KeyRange::all()], &some)?;
-            let batch = self.table.take(&rows, Some(&self.projection))?;
-            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
-            let columns = batch.columns().iter().map(canonical_array).collect();
-            let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
-            if !send(batch) {
-                return Ok(());
-            }
+        let ranks = self.sampling.ranks(self.table.row_count()).take(wanted);
+        Box::new(Sampled { ranks: Box::new(ranks), schema: Arc::clone(schema), sample: self })
+    }
+}
+
+/// Rows of a sample that are read as they are asked for.
+struct Sampled {
+    sample: Arc<Sample>,
+    schema: SchemaRef,
+    ranks: Box<dyn Iterator<Item = u64> + Send>,
+}
+
+impl Steps for Sampled {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let some: Vec<u64> = self.ranks.by_ref().take(BATCH_ROWS).collect();
+        if some.is_empty() {
+            return Ok(None);
         }
+        let table = &self.sample.table;
+        let rows = table.nth_rows(&[KeyRange::all()], &some)?;
+        let batch = table.take(&rows, Some(&self.sample.projection))?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let columns = batch.columns().iter().map(canonical_array).collect();
+        let schema = Arc::clone(&self.schema);
+        Ok(Some(RecordBatch::try_new_with_options(schema, columns, &options)?))
     }
 }

@@ -1,7 +1,8 @@
-//! Arithmetic of integers and decimals: the exact value or an error. DataFusion's `+`, `-` and `*` wrap around
+//! Arithmetic of integers and decimals, and texts that are joined: the exact value or an error. DataFusion's `+`, `-` and `*` wrap around
 //! (apache/datafusion#3520) and let decimals grow past their precision; its operators have a switch against that which no plan can
 //! set. Its quotient of decimals is cut, four digits after the point of the dividend.
 
+mod concatenation;
 mod division;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
+use self::concatenation::concatenated;
 use super::numbers::cast;
 use super::plans::{input_schema, rewrite_expressions};
 use crate::sql::types::sql_name;
@@ -54,9 +56,16 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
         return Transformed::no(expr);
     };
-    let overflows = |e: &Expr| e.get_type(schema).is_ok_and(|t| t.is_integer() || t.is_decimal());
-    let arithmetic = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply);
-    if !arithmetic || !overflows(&left) || !overflows(&right) {
+    let types = || Some((left.get_type(schema).ok()?, right.get_type(schema).ok()?));
+    let exact = |t: &DataType| t.is_integer() || t.is_decimal();
+    let is_checked = match op {
+        Operator::Plus | Operator::Minus | Operator::Multiply => {
+            types().is_some_and(|(left, right)| exact(&left) && exact(&right))
+        }
+        Operator::StringConcat => types() == Some((DataType::Utf8, DataType::Utf8)),
+        _ => false,
+    };
+    if !is_checked {
         return Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }));
     }
     Transformed::yes(call(op, *left, *right))
@@ -67,9 +76,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
 fn call(op: Operator, left: Expr, right: Expr) -> Expr {
     let (mut ops, mut args) = match left {
         Expr::ScalarFunction(function) => match Checked::of(&function) {
-            Some(chain) if chain.divides() == (op == Operator::Divide) => {
-                (chain.ops.clone(), function.args)
-            }
+            Some(chain) if chain.kind() == Kind::of(op) => (chain.ops.clone(), function.args),
             _ => (Vec::new(), vec![Expr::ScalarFunction(function)]),
         },
         other => (Vec::new(), vec![other]),
@@ -100,7 +107,28 @@ pub(super) fn before_coercion(binary: BinaryExpr, schema: &DFSchema) -> Expr {
     Expr::BinaryExpr(BinaryExpr { left, op, right })
 }
 
-/// Operators between operands, from the left: `+`, `-` and `*`, or `/` alone, whose operands have types of their own.
+/// What is done to the operands of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `+`, `-` and `*`.
+    Arithmetic,
+    /// `/`, whose operands have types of their own.
+    Division,
+    /// `||` of texts.
+    Concatenation,
+}
+
+impl Kind {
+    fn of(op: Operator) -> Self {
+        match op {
+            Operator::Divide => Self::Division,
+            Operator::StringConcat => Self::Concatenation,
+            _ => Self::Arithmetic,
+        }
+    }
+}
+
+/// Operators of one [`Kind`] between operands, from the left.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     ops: Vec<Operator>,
@@ -110,9 +138,9 @@ struct Checked {
 
 impl Checked {
     fn new(ops: Vec<Operator>) -> Self {
-        let signature = match ops.contains(&Operator::Divide) {
-            true => Signature::user_defined(Volatility::Immutable),
-            false => Signature::any(ops.len() + 1, Volatility::Immutable),
+        let signature = match ops.first().copied().map(Kind::of) {
+            Some(Kind::Division) => Signature::user_defined(Volatility::Immutable),
+            _ => Signature::any(ops.len() + 1, Volatility::Immutable),
         };
         Self { name: chain_name(&ops), ops, signature }
     }
@@ -122,8 +150,8 @@ impl Checked {
         (function.args.len() == chain.ops.len() + 1).then_some(chain)
     }
 
-    fn divides(&self) -> bool {
-        self.ops.contains(&Operator::Divide)
+    fn kind(&self) -> Kind {
+        self.ops.first().copied().map_or(Kind::Arithmetic, Kind::of)
     }
 
     /// Works through a chain: `combine` takes what came out so far and the next operand.
@@ -209,6 +237,9 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if self.kind() == Kind::Concatenation {
+            return concatenated(&args);
+        }
         self.fold(&args.args, |op, left, right| {
             let kernel = |l: &dyn Datum, r: &dyn Datum| {
                 let result = match op {
@@ -256,6 +287,7 @@ fn chain_name(ops: &[Operator]) -> String {
             Operator::Plus => "_add",
             Operator::Minus => "_subtract",
             Operator::Divide => "_divide",
+            Operator::StringConcat => "_concat",
             _ => "_multiply",
         });
         if i == 4 {

@@ -134,6 +134,10 @@ const BOUNDS: &[(&str, Bound)] = &[
             list.saturating_mul(3).saturating_add((list / 4 + 1).saturating_mul(a.bytes(1, row)))
         }),
     ),
+    ("make_array", Bound::Bytes(|a, row| a.sum(row))),
+    ("array_append", Bound::Bytes(|a, row| a.sum(row))),
+    ("array_prepend", Bound::Bytes(|a, row| a.sum(row))),
+    ("array_concat", Bound::Bytes(|a, row| a.sum(row))),
     ("range", Bound::Bytes(ranged)),
     ("generate_series", Bound::Bytes(ranged)),
     ("levenshtein", Bound::Steps(|a, row| a.bytes(0, row).saturating_mul(a.bytes(1, row)))),
@@ -366,8 +370,7 @@ impl ScalarUDFImpl for Bounded {
         let arguments = Arguments(&args.args);
         match self.bound {
             Bound::Bytes(bytes) => {
-                let largest = running.max_value_bytes.unwrap_or(MAX_VALUE_BYTES) as u64;
-                check_bytes(self.name(), largest, (0..rows).map(|row| bytes(&arguments, row)))?;
+                check_made(self.name(), &args, (0..rows).map(|row| bytes(&arguments, row)))?;
                 self.inner.invoke_with_args(args)
             }
             Bound::Steps(steps) => {
@@ -429,8 +432,18 @@ impl Bounded {
     }
 }
 
-/// Refuses values beyond the limit before they are made.
-fn check_bytes(function: &str, largest: u64, values: impl Iterator<Item = u64>) -> Result<()> {
+/// Refuses values beyond the limit before they are made. Says how many bytes there are.
+pub(super) fn check_made(
+    function: &str,
+    args: &ScalarFunctionArgs,
+    values: impl Iterator<Item = u64>,
+) -> Result<u64> {
+    let running = args.config_options.extensions.get::<Running>();
+    let largest = running.and_then(|running| running.max_value_bytes).unwrap_or(MAX_VALUE_BYTES);
+    check_bytes(function, largest as u64, values)
+}
+
+fn check_bytes(function: &str, largest: u64, values: impl Iterator<Item = u64>) -> Result<u64> {
     let mut all = 0u64;
     for bytes in values {
         all = all.saturating_add(bytes);
@@ -448,7 +461,7 @@ fn check_bytes(function: &str, largest: u64, values: impl Iterator<Item = u64>) 
         true => Err(too_large(format!(
             "{function} would make {all} bytes at once; at most {VALUES_PER_BATCH} times {largest} are allowed"
         ))),
-        false => Ok(()),
+        false => Ok(all),
     }
 }
 
