@@ -21,6 +21,7 @@ use super::session::Call;
 use super::statement::ticket_id;
 use super::{options, poll, proto, status};
 use crate::engine::{DEFAULT_SCHEMA, Engine, TableName, TableSnapshot};
+use crate::sql::upkeep::{self, Upkeep};
 use crate::sql::{self, Code, SavepointId, TransactionId};
 
 /// The actions that there are.
@@ -109,7 +110,7 @@ pub(super) async fn run(
             None
         }
         "omendb.Flush" | "omendb.Compact" | "omendb.Retrain" | "omendb.TableStats" => {
-            Some(administer(state, action).await?)
+            Some(administer(state, call, &action).await?)
         }
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
             transaction(&call.session.sql, &action).await?
@@ -224,51 +225,45 @@ fn renew(state: &State, request: &RenewFlightEndpointRequest) -> Result<Vec<u8>,
     Ok(endpoint.encode_to_vec())
 }
 
-/// Carries out an admin action, which may take long, on a thread of its own.
-async fn administer(state: &State, action: Action) -> Result<Vec<u8>, Status> {
-    let engine = state.sessions.database().engine().clone();
-    tokio::task::spawn_blocking(move || {
-        let begun = Instant::now();
-        tracing::info!(action = %action.r#type, "admin action");
-        let body = &action.body[..];
-        match action.r#type.as_str() {
-            "omendb.Flush" => {
-                let request: proto::FlushRequest = decode(body)?;
-                let table = match request.table.as_str() {
-                    "" => None,
-                    name => Some(find(&engine, name)?.id()),
-                };
-                engine.flush(table).map_err(status::from_engine)?;
-                Ok(proto::FlushResult { micros: micros(begun.elapsed()) }.encode_to_vec())
-            }
-            "omendb.Compact" => {
-                let request: proto::CompactRequest = decode(body)?;
-                let table = find(&engine, &request.table)?;
-                let count = engine.compact(table.id()).map_err(status::from_engine)?;
-                let result = proto::CompactResult {
-                    segment_count: count as u64,
-                    micros: micros(begun.elapsed()),
-                };
-                Ok(result.encode_to_vec())
-            }
-            "omendb.Retrain" => {
-                let request: proto::RetrainRequest = decode(body)?;
-                let table = find(&engine, &request.table)?;
-                let (count, time) = engine.retrain(table.id()).map_err(status::from_engine)?;
-                let result = proto::RetrainResult {
-                    segment_count: count as u64,
-                    train_micros: micros(time),
-                };
-                Ok(result.encode_to_vec())
-            }
-            _ => {
-                let request: proto::TableStatsRequest = decode(body)?;
-                Ok(table_stats(&find(&engine, &request.table)?).encode_to_vec())
-            }
+/// Carries out an admin action: a statement, whose figures it answers.
+async fn administer(state: &State, call: &Call, action: &Action) -> Result<Vec<u8>, Status> {
+    let engine = state.sessions.database().engine();
+    let begun = Instant::now();
+    tracing::info!(action = %action.r#type, "admin action");
+    let body = &action.body[..];
+    let run = async |upkeep| call.session.sql.keep_up(upkeep).await.map_err(status::from_sql);
+    Ok(match action.r#type.as_str() {
+        "omendb.Flush" => {
+            let request: proto::FlushRequest = decode(body)?;
+            let table = match request.table.as_str() {
+                "" => None,
+                name => Some(upkeep::object_name(&find(engine, name)?)),
+            };
+            run(Upkeep::Flush(table)).await?;
+            proto::FlushResult { micros: micros(begun.elapsed()) }.encode_to_vec()
+        }
+        "omendb.Compact" => {
+            let request: proto::CompactRequest = decode(body)?;
+            let table = upkeep::object_name(&find(engine, &request.table)?);
+            let done = run(Upkeep::Compact(table)).await?;
+            let segment_count = done.segment_count as u64;
+            proto::CompactResult { segment_count, micros: micros(begun.elapsed()) }.encode_to_vec()
+        }
+        "omendb.Retrain" => {
+            let request: proto::RetrainRequest = decode(body)?;
+            let table = upkeep::object_name(&find(engine, &request.table)?);
+            let done = run(Upkeep::Retrain(table)).await?;
+            let result = proto::RetrainResult {
+                segment_count: done.segment_count as u64,
+                train_micros: micros(done.train_time),
+            };
+            result.encode_to_vec()
+        }
+        _ => {
+            let request: proto::TableStatsRequest = decode(body)?;
+            table_stats(&find(engine, &request.table)?).encode_to_vec()
         }
     })
-    .await
-    .map_err(|_| status::new(Code::InternalError, "the admin action failed"))?
 }
 
 fn micros(time: Duration) -> u64 {

@@ -14,11 +14,6 @@ pub(crate) fn from_sql(e: sql::Error) -> Status {
     new(e.code(), e.to_string())
 }
 
-/// The status that a client gets for an engine error.
-pub(crate) fn from_engine(e: engine::Error) -> Status {
-    new(Sql::from(&e), e.message().to_owned())
-}
-
 /// The status for an Arrow error on data that this server made itself.
 pub(crate) fn from_arrow(e: arrow::error::ArrowError) -> Status {
     new(Sql::InternalError, format!("arrow: {e}"))

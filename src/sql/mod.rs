@@ -46,7 +46,7 @@ mod system;
 mod testing;
 mod transaction;
 mod types;
-mod upkeep;
+pub(crate) mod upkeep;
 mod with_clause;
 mod workers;
 

@@ -76,8 +76,8 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
     if begins_with(&tokens, &["CREATE", "EXTERNAL"]) {
         return Err(Error::unsupported("CREATE EXTERNAL TABLE is not supported"));
     }
-    if is_checkpoint(&tokens) {
-        return Ok(vec![Statement::Upkeep(Upkeep::Checkpoint)]);
+    if let Some(upkeep) = Upkeep::parse(&tokens)? {
+        return Ok(vec![Statement::Upkeep(upkeep)]);
     }
     let mut statements = Parser::new(&OmenDialect)
         .with_recursion_limit(limits::MAX_NESTING)
@@ -139,18 +139,6 @@ fn begins_with(tokens: &[TokenWithSpan], words: &[&str]) -> bool {
         _ => Some(""),
     });
     words.iter().all(|word| found.next().is_some_and(|f| f.eq_ignore_ascii_case(word)))
-}
-
-/// Whether a text is CHECKPOINT, which the parser does not know.
-fn is_checkpoint(tokens: &[TokenWithSpan]) -> bool {
-    let mut words = tokens
-        .iter()
-        .map(|t| &t.token)
-        .filter(|t| !matches!(t, Token::Whitespace(_) | Token::SemiColon | Token::EOF));
-    let first = words.next();
-    let is_word =
-        |t: &Token| matches!(t, Token::Word(w) if w.value.eq_ignore_ascii_case("checkpoint"));
-    first.is_some_and(is_word) && words.next().is_none()
 }
 
 /// The type of a name; `None` where it is none.

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::transaction::{
     Control, Open, Reading, SavepointId, TransactionId, Transactions, Within,
 };
+use super::upkeep::{Done, Upkeep};
 use super::workers::caught;
 use super::{Ingest, IngestRequest, Outcome, Rows, StatementKind, ddl, dml, parameters, query};
 use crate::engine::{ErrorKind as EngineKind, KeyRange, Snapshot, Transaction};
@@ -379,9 +380,7 @@ impl Session {
                 return Ok(Outcome::definition());
             }
             Statement::Upkeep(upkeep) if !self.in_transaction() => {
-                let (upkeep, context) = (upkeep.clone(), self.context());
-                let work = self.database.workers().run(move || upkeep.run(&context));
-                running.wait(work).await?;
+                running.wait(self.keep_up(upkeep.clone())).await?;
                 return Ok(Outcome::definition());
             }
             _ => {}
@@ -393,6 +392,12 @@ impl Session {
             execute_in(&context, transaction, &statement, parameters.as_ref())
         })
         .await
+    }
+
+    /// Runs a statement about how rows are stored.
+    pub(crate) async fn keep_up(&self, upkeep: Upkeep) -> Result<Done> {
+        let context = self.context();
+        self.database.workers().run(move || upkeep.run(&context)).await
     }
 
     /// Runs `work` in the session's transaction or one of its own, on a thread that may block.
@@ -669,7 +674,7 @@ pub(super) fn execute_in(
         }
         Statement::Upkeep(_) => Err(Error::new(
             super::Code::ActiveSqlTransaction,
-            "ANALYZE, VACUUM and CHECKPOINT cannot run in a transaction or with other statements",
+            "ANALYZE, VACUUM, CHECKPOINT, FLUSH, COMPACT and RETRAIN cannot run in a transaction or with other statements",
         )),
         Statement::Set(_) | Statement::Control(_) => {
             Err(Error::internal("a statement about the session was run as a change"))
