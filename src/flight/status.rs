@@ -3,7 +3,6 @@
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use crate::engine;
 use crate::sql::{self, Code as Sql};
 
 /// The trailer that carries the SQLSTATE of an error.
@@ -129,10 +128,11 @@ fn grpc(code: Sql) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine;
 
     #[test]
     fn codes_say_what_a_client_can_do() {
-        let conflict = from_engine(engine::Error::new(engine::ErrorKind::Conflict, "t: key 1"));
+        let conflict = from_sql(engine::Error::new(engine::ErrorKind::Conflict, "t: key 1").into());
         assert_eq!((conflict.code(), conflict.message()), (Code::Aborted, "t: key 1"));
         let missing: sql::Error =
             engine::Error::not_found("no table \"t\"").of(engine::ObjectKind::Table).into();
