@@ -24,7 +24,7 @@ use super::planning::Stoppable;
 use super::prepared::Prepared;
 use super::queries::{Queries, Query};
 use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
-use super::rules::{KeyPositions, YieldingJoins};
+use super::rules::{KeyPositions, WholeSorts, YieldingJoins};
 use super::runtimes::{Lease, Runtimes};
 use super::semantics::grouped_filters::GroupedFilters;
 use super::semantics::{self, bounded::Running};
@@ -236,6 +236,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules.insert(place + 1, Arc::new(KeyRanks));
     let place = rules.iter().position(|r| r.name() == "EnsureCooperative").unwrap_or(rules.len());
     rules.insert(place, Arc::new(KeyPositions));
+    rules.insert(place, Arc::new(WholeSorts));
     // Last: what DataFusion finds in need of yielding, it finds without this one.
     rules.push(Arc::new(YieldingJoins));
     rules.into_iter().map(|rule| Arc::new(Stoppable::new(rule)) as _).collect()

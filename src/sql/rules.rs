@@ -11,6 +11,7 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
@@ -55,6 +56,45 @@ impl PhysicalOptimizerRule for KeyPositions {
                 Some(replaced) => Transformed::yes(replaced),
                 None => Transformed::no(plan),
             })
+        })
+        .data()
+    }
+}
+
+/// DataFusion leaves a column that is constant in each partition out of the sort of a partition: one of a UNION ALL of constants. All
+/// partitions of a sort with a limit share what they have found so far, and pass over rows that are no better by what is left.
+/// Those may be better by the column that was left out. This rule puts it back.
+#[derive(Debug, Default)]
+pub(crate) struct WholeSorts;
+
+impl PhysicalOptimizerRule for WholeSorts {
+    fn name(&self) -> &str {
+        "WholeSorts"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|plan| {
+            let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>() else {
+                return Ok(Transformed::no(plan));
+            };
+            let Some(sort) = merge.input().downcast_ref::<SortExec>() else {
+                return Ok(Transformed::no(plan));
+            };
+            if sort.fetch().is_none() || sort.expr() == merge.expr() {
+                return Ok(Transformed::no(plan));
+            }
+            let whole = SortExec::new(merge.expr().clone(), Arc::clone(sort.input()))
+                .with_preserve_partitioning(sort.preserve_partitioning())
+                .with_fetch(sort.fetch());
+            Ok(Transformed::yes(replace_children_if_necessary(plan, vec![Arc::new(whole)])?))
         })
         .data()
     }

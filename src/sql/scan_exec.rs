@@ -8,7 +8,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, Constraint, Constraints, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -45,6 +45,8 @@ pub(crate) struct ScanExec {
     /// For each partition, the ranges it reads one after the other.
     partitions: Vec<Vec<KeyRange>>,
     reverse: bool,
+    /// What else the rows were asked to be ordered by after their whole key, which leaves nothing to order.
+    after_key: Vec<PhysicalSortExpr>,
     /// Rows to pass over first. Only with one partition.
     offset: u64,
     /// Rows of each partition at most.
@@ -76,6 +78,7 @@ impl ScanExec {
             projection,
             partitions: vec![ranges],
             reverse: false,
+            after_key: Vec::new(),
             offset: 0,
             limit: None,
             statistics: OnceLock::new(),
@@ -148,24 +151,22 @@ impl ScanExec {
     fn refresh(&mut self) {
         let options = SortOptions { descending: self.reverse, nulls_first: self.reverse };
         let key = self.key_columns();
-        let ordering: Vec<PhysicalSortExpr> = key
+        let mut ordering: Vec<PhysicalSortExpr> = key
             .iter()
             .map(|position| {
                 let name = self.schema.field(*position).name();
                 PhysicalSortExpr::new(Arc::new(Column::new(name, *position)), options)
             })
             .collect();
-        let mut equivalences = match ordering.is_empty() {
+        ordering.extend(self.after_key.iter().cloned());
+        // Nothing is said of the key's being unique: DataFusion's projections put that upon other columns, and leave out
+        // sorts that are needed.
+        let equivalences = match ordering.is_empty() {
             true => EquivalenceProperties::new(Arc::clone(&self.schema)),
             false => {
                 EquivalenceProperties::new_with_orderings(Arc::clone(&self.schema), [ordering])
             }
         };
-        let meta = self.table.meta();
-        if meta.key_kind == KeyKind::Primary && key.len() == meta.key.len() {
-            equivalences
-                .set_constraints(Constraints::new_unverified(vec![Constraint::PrimaryKey(key)]));
-        }
         self.properties = Arc::new(
             PlanProperties::new(
                 equivalences,
@@ -518,13 +519,15 @@ impl ExecutionPlan for ScanExec {
         if key.is_empty() || order.is_empty() || !in_key_order || !one_way {
             return Ok(SortOrderPushdownResult::Unsupported);
         }
+        let mut scan = self.clone();
+        scan.after_key = order.iter().skip(key.len()).cloned().collect();
         if descending == self.reverse {
-            return Ok(SortOrderPushdownResult::Exact { inner: Arc::new(self.clone()) });
+            scan.refresh();
+            return Ok(SortOrderPushdownResult::Exact { inner: Arc::new(scan) });
         }
         if self.offset > 0 || self.limit.is_some() {
             return Ok(SortOrderPushdownResult::Unsupported);
         }
-        let mut scan = self.clone();
         scan.reverse = descending;
         scan.partitions.reverse();
         for ranges in &mut scan.partitions {

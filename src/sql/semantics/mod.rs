@@ -23,6 +23,7 @@ mod lead_lag;
 pub(crate) mod literals;
 mod mode;
 mod modulo;
+mod multisets;
 pub(crate) mod names;
 mod numbers;
 pub(crate) mod patterns;
@@ -31,6 +32,7 @@ mod plans;
 mod rounding;
 mod row_values;
 mod signs;
+mod sort_keys;
 mod subquery;
 mod sum;
 pub(crate) mod syntax;
@@ -72,13 +74,18 @@ pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
 
 /// Planners of operators and literals, asked before DataFusion's.
 pub(crate) fn expression_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    vec![Arc::new(time::interval::TimeOperators)]
+    vec![
+        Arc::new(time::interval::TimeOperators),
+    ]
 }
 
 /// Rules that see expressions before DataFusion gives their operands common types.
 fn before_coercion() -> Vec<Rule> {
     vec![
-        // First: what it makes of subqueries is for all others to see.
+        // Before subqueries become joins, which are told from those of set operations by nothing.
+        Arc::new(multisets::Multisets),
+        Arc::new(sort_keys::SortKeys),
+        // Early: what it makes of subqueries is for all others to see.
         Arc::new(subquery::Unnesting),
         Arc::new(time::rules::TimeTypes),
         Arc::new(time::interval_rules::IntervalOrder),
@@ -90,6 +97,7 @@ fn before_coercion() -> Vec<Rule> {
 /// Rules that see expressions whose operands have common types.
 fn after_coercion() -> Vec<Rule> {
     vec![
+        Arc::new(multisets::UnionNames),
         Arc::new(rounding::RoundingCasts),
         Arc::new(arithmetic::CheckedArithmetic),
         Arc::new(floats::CanonicalFloats),

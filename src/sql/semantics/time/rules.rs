@@ -21,6 +21,7 @@ use super::cast_function::{TimeCast, cast_literal};
 use super::common_type::{Item, common_type, is_temporal, is_text};
 use super::compare::read_binary;
 use crate::sql::modifier::Modifier;
+use crate::sql::semantics::plans::keeping_name;
 use crate::sql::semantics::time_zone::TimeZone;
 use crate::sql::types::UTC;
 
@@ -64,9 +65,9 @@ pub(crate) fn rewrite(
         let schema = schema_of(&plan)?;
         let names = NamePreserver::new(&plan);
         let plan = plan.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let expr = expr.transform_up(|expr| expression(expr, &schema))?;
-            Ok(expr.update_data(|expr| name.restore(expr)))
+            keeping_name(expr, &names, &mut |expr| {
+                expr.transform_up(|expr| expression(expr, &schema))
+            })
         })?;
         let plan = plan.transform_data(node)?;
         // What is below may have other types now.
