@@ -12,8 +12,8 @@ use super::context::TARGET_CATALOG;
 use super::dialect::OmenDialect;
 use super::error::{Error, Result};
 use super::planning::Deep;
-use super::semantics::patterns;
 use super::semantics::syntax;
+use super::semantics::{any_array, patterns};
 use super::transaction::Control;
 use super::upkeep::Upkeep;
 use super::{SqlOptions, StatementKind, balance, limits, with_clause};
@@ -90,6 +90,7 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
         syntax::rewrite(statement)?;
         clauses::check(statement)?;
         patterns::rewrite(statement);
+        any_array::rewrite(statement);
     }
     statements
         .into_iter()
@@ -148,7 +149,7 @@ pub(crate) fn parse_type(name: &str) -> Option<ast::DataType> {
     (parser.peek_token().token == Token::EOF).then_some(data_type)
 }
 
-fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
+pub(crate) fn syntax_error(error: datafusion::sql::sqlparser::parser::ParserError) -> Error {
     use datafusion::sql::sqlparser::parser::ParserError;
     match error {
         ParserError::RecursionLimitExceeded => limits::nests_too_deep(),

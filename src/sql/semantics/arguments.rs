@@ -14,6 +14,7 @@ use datafusion::logical_expr::{EmptyRelation, Expr, ExprSchemable, LogicalPlan, 
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use super::numbers::CHOOSING;
 use super::plans::{input_schema, rewrite_expressions};
 use crate::sql::Error;
 
@@ -50,6 +51,10 @@ fn with_constants(
 ) -> ScalarFunction {
     let ScalarFunction { func, args } = function;
     let mut args: Vec<Expr> = args.into_iter().map(|arg| folded(arg, config)).collect();
+    // These choose among values, whose common type another rule finds.
+    if CHOOSING.contains(&func.name()) {
+        return ScalarFunction { func, args };
+    }
     let fields = args.iter().map(|arg| arg.to_field(schema).map(|(_, field)| field));
     // What cannot be coerced is an error, which coercion reports.
     let types = fields.collect::<Result<Vec<_>>>().and_then(|f| fields_with_udf(&f, func.as_ref()));

@@ -12,6 +12,7 @@
 //! Expressions outside of plans (defaults, RETURNING, DO UPDATE) pass through the same rules: see
 //! [`PlanContext::analyze_expression`](super::context::PlanContext::analyze_expression).
 
+pub(crate) mod any_array;
 mod arguments;
 mod arithmetic;
 pub(crate) mod bounded;
@@ -25,13 +26,16 @@ mod mode;
 mod modulo;
 mod multisets;
 pub(crate) mod names;
+mod negation;
 mod numbers;
 pub(crate) mod patterns;
 pub(crate) mod percentile;
 mod plans;
 mod rounding;
 mod row_values;
+mod shifts;
 mod signs;
+mod sliding;
 mod sort_keys;
 mod subquery;
 mod sum;
@@ -39,6 +43,7 @@ pub(crate) mod syntax;
 mod text_functions;
 pub(crate) mod time;
 pub(crate) mod time_zone;
+mod whole;
 
 use std::sync::Arc;
 
@@ -61,6 +66,7 @@ pub(crate) fn rewrite(
     literals::exponents(&mut statement);
     signs::without_plus(&mut statement);
     row_values::compare_values(&mut statement)?;
+    negation::rewrite(&mut statement);
     Ok(statement)
 }
 
@@ -69,6 +75,7 @@ pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
     literals::exponents(&mut expr);
     signs::without_plus(&mut expr);
     row_values::compare_values(&mut expr)?;
+    negation::rewrite(&mut expr);
     Ok(expr)
 }
 
@@ -76,6 +83,7 @@ pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
 pub(crate) fn expression_planners() -> Vec<Arc<dyn ExprPlanner>> {
     vec![
         Arc::new(time::interval::TimeOperators),
+        Arc::new(shifts::Shifts),
     ]
 }
 
@@ -121,11 +129,13 @@ pub(crate) fn register(mut builder: SessionStateBuilder) -> SessionStateBuilder 
     aggregates.push(patterns::every());
     aggregates.extend(percentile::functions());
     aggregates.push(mode::function());
-    *aggregates = floats::wrap_aggregates(std::mem::take(aggregates));
+    *aggregates = sliding::wrap(floats::wrap_aggregates(std::mem::take(aggregates)));
     let functions = builder.scalar_functions().get_or_insert_default();
     functions.extend(modulo::functions());
     functions.extend(elementary::functions());
     functions.push(patterns::similar_to_escape());
+    functions.push(negation::function());
+    functions.extend(whole::functions());
     let ours = time::functions().into_iter().chain(text_functions::functions());
     functions.extend(ours.map(Arc::new));
     builder.window_functions().get_or_insert_default().extend(lead_lag::functions());

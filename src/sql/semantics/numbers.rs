@@ -20,7 +20,7 @@ use super::arithmetic;
 use super::plans::{input_schema, rewrite_expressions};
 
 /// Functions that return one of their arguments.
-const CHOOSING: [&str; 8] =
+pub(super) const CHOOSING: [&str; 8] =
     ["coalesce", "nvl", "ifnull", "nvl2", "nullif", "greatest", "least", "make_array"];
 
 /// Gives numbers of different types that meet a common type that holds them.

@@ -49,7 +49,11 @@ fn figure(expression: &Expr) -> Option<(String, Strength)> {
             _ => Some(("case".to_owned(), Strength::Weak)),
         },
         Expr::Exists { negated: false, .. } => strong("exists"),
-        Expr::Subquery(query) => of_query(&query.body),
+        // Its column's name, whatever that was made of.
+        Expr::Subquery(query) => {
+            let column = of_query(&query.body).map(|(name, _)| name);
+            Some((column.unwrap_or_else(|| "?column?".to_owned()), Strength::Strong))
+        }
         Expr::Array(_) => strong("array"),
         Expr::Tuple(_) => strong("row"),
         Expr::Extract { .. } => strong("extract"),

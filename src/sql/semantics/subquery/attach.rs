@@ -356,6 +356,12 @@ impl Rewriter {
         if let Some((lateral, alias)) = lateral(&join_node.right) {
             return self.lateral(join_node, lateral, alias);
         }
+        if join_node.join_type == JoinType::Inner
+            && let LogicalPlan::Join(right) = join_node.right.as_ref()
+            && begins_with_lateral(right)
+        {
+            return self.reassociated(join_node);
+        }
         let node = LogicalPlan::Join(join_node);
         if !has_subquery(&node)? {
             return Ok(node);
@@ -377,6 +383,38 @@ impl Rewriter {
             return self.filter(filter);
         }
         self.outer_join(join_node, conditions, with_subqueries)
+    }
+
+    /// `a, (LATERAL b JOIN c)` as `(a, LATERAL b) JOIN c`: the LATERAL side depends on `a`.
+    fn reassociated(&self, outer: Join) -> Result<LogicalPlan> {
+        let Join { left, right, on, filter, join_constraint, null_equality, .. } = outer;
+        let LogicalPlan::Join(inner) = Arc::unwrap_or_clone(right) else {
+            return Err(Error::internal("a join is none").into());
+        };
+        let first = Join::try_new(
+            left,
+            inner.left,
+            Vec::new(),
+            None,
+            JoinType::Inner,
+            join_constraint,
+            null_equality,
+            false,
+        )?;
+        let first = Arc::new(self.join(first)?);
+        let joined = LogicalPlan::Join(Join::try_new(
+            first,
+            inner.right,
+            inner.on,
+            inner.filter,
+            inner.join_type,
+            inner.join_constraint,
+            inner.null_equality,
+            inner.null_aware,
+        )?);
+        let equal = on.into_iter().map(|(l, r)| l.eq(r));
+        let Some(condition) = conjunction(equal.chain(filter)) else { return Ok(joined) };
+        self.filter(Filter::try_new(condition, Arc::new(joined))?)
     }
 
     /// A join whose rows stay without a match too: results of subqueries are joined to the side that they depend on.
@@ -539,6 +577,13 @@ fn lateral(
     }
 }
 
+/// Whether the first of the relations that are joined is LATERAL, and all its rows are there whatever it is joined with.
+fn begins_with_lateral(join: &Join) -> bool {
+    matches!(join.join_type, JoinType::Inner | JoinType::Left)
+        && (lateral(&join.left).is_some()
+            || matches!(join.left.as_ref(), LogicalPlan::Join(left) if begins_with_lateral(left)))
+}
+
 /// The columns that an expression uses, those of its subqueries among them.
 fn used_columns(expression: &Expr) -> Result<Vec<Column>> {
     let mut used: Vec<Column> = expression.column_refs().into_iter().cloned().collect();
@@ -587,9 +632,16 @@ pub(super) fn is_wrong_alone(plan: &LogicalPlan) -> bool {
     !is_single(plan) || may_be_without_rows(plan)
 }
 
-/// Whether a plan may have no row, and its column claims never to be NULL.
+/// Whether a plan may have no row, and its column claims never to be NULL, or may do so when its expressions are constants.
 fn may_be_without_rows(plan: &LogicalPlan) -> bool {
-    if plan.schema().fields().iter().all(|field| field.is_nullable()) {
+    let nullable = plan.schema().fields().iter().all(|field| field.is_nullable());
+    let computed = |node: &LogicalPlan| match node {
+        LogicalPlan::Projection(Projection { expr, .. }) => {
+            expr.iter().any(|e| !matches!(e.clone().unalias(), Expr::Column(_)))
+        }
+        _ => false,
+    };
+    if nullable && !plan.exists(|node| Ok(computed(node))).unwrap_or(true) {
         return false;
     }
     let mut plan = plan;

@@ -44,6 +44,10 @@ impl AnalyzerRule for Unnesting {
         planning::check_plan(&plan)?;
         match outer_columns(&plan)?.first() {
             None => Ok(plan),
+            Some(_) if plan.exists(|node| Ok(matches!(node, LogicalPlan::Subquery(_))))? => {
+                let message = "LATERAL is not supported in this place of a join: what it depends on must be joined before it";
+                Err(Error::unsupported(message).into())
+            }
             Some(column) => {
                 let message = format!(
                     "a subquery uses column \"{column}\" of the query around it, which must appear in GROUP BY or be used in \

@@ -281,7 +281,9 @@ fn read(texts: &ArrayRef, to: &DataType, unfit: Unfit) -> Result<ArrayRef, Failu
         DataType::Time32(unit) | DataType::Time64(unit) => {
             let nanos = collect(texts, unfit, |text| {
                 let moment = text::moment(text).map_err(Unread::reason)?;
-                let nanos = moment.nanos.ok_or(Unread::Syntax.reason())?;
+                // 'epoch' is a moment and no time of a day.
+                let is_time = !text.trim().eq_ignore_ascii_case("epoch");
+                let nanos = moment.nanos.filter(|_| is_time).ok_or(Unread::Syntax.reason())?;
                 if nanos < NANOS_PER_DAY { Ok(nanos) } else { Err(NO_FIT) }
             })?;
             let micros = *unit != TimeUnit::Nanosecond;

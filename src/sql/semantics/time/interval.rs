@@ -26,13 +26,13 @@ use super::text::put_time;
 use crate::sql::Error;
 
 /// The type of INTERVAL.
-pub(super) const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+pub(crate) const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 const DAYS_PER_MONTH: i64 = 30;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// Whether it is an interval, or the difference of two timestamps.
-pub(super) fn is_interval(data_type: &DataType) -> bool {
+pub(crate) fn is_interval(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Interval(_) | DataType::Duration(_))
 }
 
@@ -53,7 +53,7 @@ pub(super) fn meet(left: &Typed, right: &Typed) -> Result<Option<(Expr, Expr)>> 
 }
 
 /// The length of an interval in nanoseconds: equal for equal intervals.
-pub(super) fn key(interval: Expr) -> Expr {
+pub(crate) fn key(interval: Expr) -> Expr {
     Function::udf(
         "interval_length",
         |types| Ok(types.to_vec()),
@@ -74,13 +74,13 @@ pub(super) fn key(interval: Expr) -> Expr {
     .call(vec![interval])
 }
 
-fn length(interval: IntervalMonthDayNano) -> i128 {
+pub(super) fn length(interval: IntervalMonthDayNano) -> i128 {
     let days = i64::from(interval.months) * DAYS_PER_MONTH + i64::from(interval.days);
     i128::from(days) * i128::from(NANOS_PER_DAY) + i128::from(interval.nanoseconds)
 }
 
 /// Intervals of months, days and nanoseconds; differences of timestamps as days and what is left.
-pub(super) fn intervals(array: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
+pub(crate) fn intervals(array: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
     match array.data_type() {
         DataType::Duration(unit) => {
             let factor = i128::from(NANOS_PER_SECOND / ticks_per_second(*unit));
@@ -240,8 +240,8 @@ fn scale(
         }
     };
     let fits = |x: f64, most: f64| x.abs() <= most;
-    if !fits(months, i32::MAX.into()) || !fits(whole_days, i32::MAX.into()) || !fits(nanos, 9.22e18)
-    {
+    let whole = f64::from(i32::MIN)..=f64::from(i32::MAX);
+    if !whole.contains(&months.trunc()) || !whole.contains(&whole_days) || !fits(nanos, 9.22e18) {
         return Err(Error::data("the interval is out of range").into());
     }
     let exact = exact_product(interval.nanoseconds, factor, by).filter(|_| seconds == 0.0);
