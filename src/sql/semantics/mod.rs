@@ -82,6 +82,8 @@ pub(crate) fn rewrite_expression(mut expr: ast::Expr) -> Result<ast::Expr> {
 /// Planners of operators and literals, asked before DataFusion's.
 pub(crate) fn expression_planners() -> Vec<Arc<dyn ExprPlanner>> {
     vec![
+        Arc::new(time::differences::Differences),
+        Arc::new(time::quotients::ExtractQuotients),
         Arc::new(time::interval::TimeOperators),
         Arc::new(shifts::Shifts),
     ]
@@ -95,6 +97,7 @@ fn before_coercion() -> Vec<Rule> {
         Arc::new(sort_keys::SortKeys),
         // Early: what it makes of subqueries is for all others to see.
         Arc::new(subquery::Unnesting),
+        Arc::new(time::interval_choice::IntervalChoice),
         Arc::new(time::rules::TimeTypes),
         Arc::new(time::interval_rules::IntervalOrder),
         Arc::new(numbers::CommonNumbers),

@@ -232,6 +232,14 @@ fn function(function: &mut ast::Function) -> Result<Option<Expr>> {
             }
             Ok(None)
         }
+        // Of microseconds, as other instants are: nanoseconds end in 2262, and cannot be subtracted from those.
+        "to_timestamp" => match unnamed(&function.args) {
+            Some(arguments) if arguments.len() == 1 => {
+                let zoned = ast::DataType::Timestamp(None, ast::TimezoneInfo::WithTimeZone);
+                Ok(Some(cast(call("to_timestamp", arguments), zoned)))
+            }
+            _ => Ok(None),
+        },
         "make_interval" => named_arguments(
             function,
             &["years", "months", "weeks", "days", "hours", "mins", "secs"],

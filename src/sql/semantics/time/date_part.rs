@@ -113,11 +113,9 @@ impl Wrapped {
 
     /// Instants as the clocks of their zone show them, but for their distance from 1970: Arrow's tables of zones end in 2100.
     fn on_clocks(&self, mut args: ScalarFunctionArgs) -> Result<ScalarFunctionArgs> {
-        let is_epoch = matches!(&args.args[0], ColumnarValue::Scalar(part)
-            if part.try_as_str().flatten().is_some_and(|p| p.eq_ignore_ascii_case("epoch")));
         let [_, field] = args.arg_fields.as_slice() else { return Ok(args) };
         let DataType::Timestamp(unit, Some(label)) = field.data_type() else { return Ok(args) };
-        if self.fractions == Fractions::Inner || is_epoch || **label == *UTC {
+        if self.fractions == Fractions::Inner || is_epoch(&args) || **label == *UTC {
             return Ok(args);
         }
         let to = DataType::Timestamp(*unit, None);
@@ -185,6 +183,29 @@ impl Wrapped {
             false => ColumnarValue::Array(out),
         })
     }
+}
+
+/// Whether the seconds from 1970 are asked for, or those of an interval.
+fn is_epoch(args: &ScalarFunctionArgs) -> bool {
+    matches!(args.args.first(), Some(ColumnarValue::Scalar(part))
+        if part.try_as_str().flatten().is_some_and(|p| p.eq_ignore_ascii_case("epoch")))
+}
+
+/// The seconds of intervals: a year has 365.25 days, and a month beside years 30.
+fn seconds_of_intervals(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
+    let is_scalar = matches!(args.args[1], ColumnarValue::Scalar(_));
+    let values = args.args[1].to_array(if is_scalar { 1 } else { args.number_rows })?;
+    let seconds: Float64Array = intervals(&values)?.unary(|interval| {
+        let (years, months) = (interval.months / 12, interval.months % 12);
+        let days = f64::from(months) * 30.0 + f64::from(interval.days);
+        let time = interval.nanoseconds as f64 / NANOS_PER_SECOND as f64;
+        f64::from(years) * SECONDS_PER_YEAR + days * 86_400.0 + time
+    });
+    Ok(match is_scalar {
+        true => ColumnarValue::Scalar(ScalarValue::try_from_array(&seconds, 0)?),
+        false => ColumnarValue::Array(Arc::new(seconds)),
+    })
 }
 
 /// Digits of the seconds of a minute in nanoseconds.
@@ -273,6 +294,9 @@ impl ScalarUDFImpl for Wrapped {
         };
         match args.arg_fields.get(1).and_then(|field| self.scale(part, field.data_type())) {
             Some(scale) => self.fractions(args, scale),
+            None if is_epoch(&args) && is_interval(args.arg_fields[1].data_type()) => {
+                seconds_of_intervals(&args)
+            }
             None => self.inner.invoke_with_args(args),
         }
     }
