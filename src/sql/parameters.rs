@@ -161,21 +161,13 @@ fn own_column(field: &Field, column: &ArrayRef, zone: &TimeZone) -> Result<Array
     let keeps = column.data_type() == wanted
         || *wanted == DataType::Utf8
         || (column.data_type().is_numeric() && wanted.is_numeric())
-        || (is_instant(column.data_type()) && is_instant(wanted))
-        || (is_time(column.data_type()) && is_time(wanted));
+        // Beside what the statement made the planner think of: `? - 40` is a date where one is bound.
+        || column.data_type().is_temporal();
     // What is NULL without a type has that which is wanted.
     match keeps && !column.data_type().is_null() {
         true => Ok(column),
         false => cast(field, &column, zone),
     }
-}
-
-fn is_instant(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..))
-}
-
-fn is_time(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
 }
 
 /// Values in the plain type of their kind: literals have no other. Nothing is lost by it.

@@ -13,7 +13,7 @@ use super::dialect::OmenDialect;
 use super::error::{Error, Result};
 use super::planning::Deep;
 use super::semantics::syntax;
-use super::semantics::{any_array, patterns};
+use super::semantics::{any_array, patterns, values};
 use super::transaction::Control;
 use super::upkeep::Upkeep;
 use super::{SqlOptions, StatementKind, balance, limits, with_clause};
@@ -91,6 +91,7 @@ pub(crate) fn parse_script(sql: &str, options: &SqlOptions) -> Result<Vec<Statem
         clauses::check(statement)?;
         patterns::rewrite(statement);
         any_array::rewrite(statement);
+        values::rewrite(statement)?;
     }
     statements
         .into_iter()

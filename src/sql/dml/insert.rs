@@ -18,6 +18,7 @@ use crate::engine::{TableSnapshot, Transaction};
 use crate::sql::cast::{BatchCaster, CastPolicy, ColumnDefault};
 use crate::sql::context::{Description, PlanContext, StatementContext};
 use crate::sql::parse::parse_type;
+use crate::sql::semantics::values::united;
 use crate::sql::types::sql_name;
 use crate::sql::{Error, Outcome, Result, allow, defaults};
 
@@ -305,6 +306,8 @@ fn source(table: &TableSnapshot, columns: &[usize], query: &ast::Query) -> Resul
             }
         }
     }
+    // Parameters beside other values would get the types of these.
+    united(query.body.as_mut())?;
     Ok(Source::Query(Box::new(query)))
 }
 

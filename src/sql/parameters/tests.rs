@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Decimal128Array, Float64Array, Int16Array, Int64Array, NullArray, RecordBatch,
-    StringArray, TimestampNanosecondArray,
+    ArrayRef, Date32Array, Decimal128Array, Float64Array, Int16Array, Int64Array, NullArray,
+    RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
 };
 use arrow::datatypes::DataType;
 use futures::TryStreamExt;
@@ -122,6 +122,22 @@ fn what_nothing_tells_is_planned_when_it_is_bound() {
     // How many digits stay is known with the value only.
     let two = batch(vec![Arc::new(Int64Array::from(vec![2]))]);
     assert_eq!(ask(&db, "SELECT round(CAST('1.2345' AS DECIMAL(9, 4)), ?)", &two), ["1.2300"]);
+}
+
+#[test]
+fn a_value_beside_others_keeps_its_own_type() {
+    let db = seats();
+    // A column of VALUES holds what is bound, whatever stands in its other rows.
+    let sql = "SELECT x FROM (VALUES (1), (?)) v(x) ORDER BY x";
+    assert_eq!(ask(&db, sql, &doubles(&[0.25])), ["0.25", "1.0"]);
+    let sql = "SELECT x FROM (VALUES (1), (?), (?)) v(x) WHERE x < ?";
+    assert_eq!(ask(&db, sql, &doubles(&[0.25, 3.0, 0.5])), ["0.25"]);
+    // Where a number or an interval is thought of.
+    let day = batch(vec![Arc::new(Date32Array::from(vec![19_753]))]);
+    assert_eq!(ask(&db, "SELECT ? - 40", &day), ["2023-12-22"]);
+    let moment =
+        batch(vec![Arc::new(TimestampMicrosecondArray::from(vec![1_704_153_600_000_000]))]);
+    assert_eq!(ask(&db, "SELECT ? - INTERVAL '1 day'", &moment), ["2024-01-01T00:00:00"]);
 }
 
 #[test]

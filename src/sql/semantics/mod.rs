@@ -43,6 +43,7 @@ pub(crate) mod syntax;
 mod text_functions;
 pub(crate) mod time;
 pub(crate) mod time_zone;
+pub(crate) mod values;
 mod whole;
 
 use std::sync::Arc;
