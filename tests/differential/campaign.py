@@ -27,7 +27,8 @@ ZONES = ["UTC", "UTC", "UTC", "Asia/Tokyo", "America/New_York"]
 DUCK = {
     "int": ["lag({int} IGNORE NULLS)", "lead({int} IGNORE NULLS)", "first_value({int} IGNORE NULLS)", "last_value({int} IGNORE NULLS)",
             "lag({int}, 2 IGNORE NULLS)", "lead({int}, 2 IGNORE NULLS)", "lead({int}, -1 IGNORE NULLS)"],
-    "flt": ["~median({flt})", "~quantile_cont({flt}, 0.3)"],
+    # DuckDB computes those of REAL in 32 bits.
+    "flt": ["~median(CAST({flt} AS DOUBLE PRECISION))", "~quantile_cont(CAST({flt} AS DOUBLE PRECISION), 0.3)"],
 }
 
 

@@ -93,6 +93,12 @@ def message_class(message: str) -> str:
     return re.sub(r"-?\d+(\.\d+)?", "#", message)[:110]
 
 
+def same_names(case: Case, ours: list, theirs: list) -> bool:
+    """Whether columns are named the same. What is bound here stands as a cast in PostgreSQL's text, whose name is its type's."""
+    cast = ("?column?",) if case.bound else ()
+    return len(ours) == len(theirs) and all(a == b or a in cast for a, b in zip(ours, theirs))
+
+
 class Bench:
     """The engines with tables loaded into them."""
 
@@ -167,6 +173,10 @@ class Bench:
             if right.failed and omen.failed:
                 # Both say no: of the same class, unless OmenDB refuses the statement before it looks at values.
                 same = oracle is not self.postgres or (omen.sqlstate or "0A")[:2] in (right.sqlstate[:2], "0A", "42")
+                # Of several rows that are wrong, or a row that is wrong twice, either engine names one.
+                if not same and case.changed and (omen.sqlstate or "")[:2] in DATA_ERRORS and omen.sqlstate != "22000":
+                    self.counts["order"] += 1
+                    return None
                 return None if same else Divergence(case, "sqlstate", omen, right)
             return Divergence(case, "refused" if omen.failed else "accepted", omen, right)
         inexact = case.statement.is_inexact()
@@ -175,7 +185,7 @@ class Bench:
             return Divergence(case, "wrong", omen, right, after)
         if after and not same_rows(omen_after.rows, right_after.rows, False, inexact):
             return Divergence(case, "wrong", omen, right, after)
-        if oracle is self.postgres and right.names and omen.names != right.names:
+        if oracle is self.postgres and right.names and not same_names(case, omen.names, right.names):
             return Divergence(case, "names", omen, right)
         return None
 

@@ -29,7 +29,9 @@ class Listed:
     parameters: tuple = ()
 
     def explains(self, found) -> bool:
-        if self.kind != found.kind or self.oracle not in (found.case.oracle, "postgresql"):
+        # What is refused may be so before values are looked at that PostgreSQL has another error for.
+        kinds = ("refused", "sqlstate") if self.kind == "refused" and self.error else (self.kind,)
+        if found.kind not in kinds or self.oracle not in (found.case.oracle, "postgresql"):
             return False
         if self.error and not re.search(self.error, found.omendb.error or found.signature()):
             return False

@@ -217,15 +217,15 @@ def same_rows(a: list, b: list, ordered: bool, inexact: bool) -> bool:
         a, b = sorted(a, key=row_key), sorted(b, key=row_key)
     if all(same_value(x, y, inexact) for r, s in zip(a, b) for x, y in zip(r, s)):
         return True
-    return not ordered and inexact and paired(a, b)
+    return not ordered and paired(a, b, inexact)
 
 
-def paired(a: list, b: list) -> bool:
-    """The slow way, for rows whose order hangs on a digit at the edge of the tolerance."""
+def paired(a: list, b: list, inexact: bool) -> bool:
+    """The slow way, for rows whose order hangs on a digit that the sort does not look at."""
     left = list(b)
     for row in a:
         for i, other in enumerate(left):
-            if all(same_value(x, y, True) for x, y in zip(row, other)):
+            if all(same_value(x, y, inexact) for x, y in zip(row, other)):
                 del left[i]
                 break
         else:

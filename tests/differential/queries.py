@@ -23,14 +23,14 @@ AGGREGATES = {
 }
 WINDOWS = {
     "int": ["row_number()", "rank()", "dense_rank()", "ntile({#1-4})", "count(*)", "count({int})", "lag({int})", "lead({int}, {#0-3})", "max({int})",
-            "lag({int}, {#1-2}, {#-1-9})", "first_value({int})", "last_value({int})", "nth_value({int}, {#1-3})", "min({int})"],
+            "bit_and({int})", "bit_or({int})", "lag({int}, {#1-2}, {#-1-9})", "first_value({int})", "last_value({int})", "nth_value({int}, {#1-3})", "min({int})"],
     "num": ["sum({int})", "sum({num})", "~avg({int})", "max({num})"],
     "flt": ["percent_rank()", "cume_dist()", "~sum({flt})", "~avg({flt})", "min({flt})"],
-    "text": ["first_value({text})", "lag({text}, {#0-2}, 'none')", "max({text})", "last_value({text})"],
+    "text": ["first_value({text})", "string_agg({text}, ',')", "lag({text}, {#0-2}, 'none')", "max({text})", "last_value({text})"],
     "date": ["lag({date})", "max({date})"],
     "ts": ["lead({ts})", "min({ts})"],
     "tstz": ["first_value({tstz})"],
-    "bool": ["bool_or({bool})", "lag({bool})", "bool_and({bool})"],
+    "bool": ["bool_or({bool})", "lag({bool})", "bool_and({bool})", "every({bool})"],
     "time": ["max({time})"], "iv": ["max({iv})"], "bytea": ["first_value({bytea})"],
 }
 FRAMES = [
@@ -38,6 +38,8 @@ FRAMES = [
     "RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING", "ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING",
     "GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW", "RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING", "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 FOLLOWING",
 ]
+# Of one number in ORDER BY.
+RANGES = ["RANGE BETWEEN {#0-3} PRECEDING AND {#0-3} FOLLOWING", "RANGE BETWEEN {#1-3} FOLLOWING AND UNBOUNDED FOLLOWING", "RANGE {#0-4} PRECEDING"]
 OUTPUTS = ["int", "int", "num", "flt", "text", "text", "bool", "date", "ts", "tstz", "time", "iv"]
 
 
@@ -169,11 +171,22 @@ class Queries(Expressions):
                 return self.grouped(kinds, node, depth)
             if fate < 0.42 and only:
                 return self.windowed(kinds, node, only, depth)
+            if fate < 0.47 and only:
+                return self.distinct_on(kinds, node, only, depth)
             items = [self.expression(kind, depth) for kind in kinds]
             distinct = "DISTINCT " if self.rng.random() < 0.12 else ""
             return Node("query", (f"SELECT {distinct}", Many(tuple(items)), " FROM ", node, self.where(depth)))
         finally:
             self.scopes = outer
+
+    def distinct_on(self, kinds: list, source: Node, only, depth: int) -> Node:
+        """The first row for each value of a column, in an order that is total by `id`."""
+        own = [ref for ref, k in self.scopes[-1] if k not in ("bytea", "iv")]
+        by, alias, order = self.rng.choice(own), only[1], self.rng.choice(["", " DESC", " NULLS FIRST"])
+        name, names = self.alias("d"), ", ".join(f"x{i}" for i in range(len(kinds)))
+        items = Many(tuple(self.expression(kind, 1) for kind in kinds))
+        return Node("query", (f"SELECT * FROM (SELECT DISTINCT ON ({by}) ", items, " FROM ", source, self.where(depth),
+                              f" ORDER BY {by}{order}, {alias}.id DESC) AS {name}({names})"))
 
     def where(self, depth: int) -> Node:
         if self.rng.random() < 0.45:
@@ -208,7 +221,7 @@ class Queries(Expressions):
         full = self.scopes[-1]
         where = self.where(depth)
         keys = self.rng.sample(full, min(len(full), self.rng.choice([0, 1, 1, 2, 2])))
-        keys = [k for k in dict.fromkeys(keys)]
+        keys = [self.group_key(*k) for k in dict.fromkeys(keys)]
         items = []
         for kind in kinds:
             own = [ref for ref, k in keys if k == kind]
@@ -224,6 +237,21 @@ class Queries(Expressions):
             having = Node("having", (" HAVING ", self.aggregate("int", 1), " ", self.rng.choice(["> 0", "<> 1", "IS NOT NULL", "< 5"])), optional=True)
         by = self.group_by([ref for ref, _ in keys])
         return Node("query", ("SELECT ", Many(tuple(items)), " FROM ", source, where, by, having))
+
+    def group_key(self, ref: str, kind: str):
+        """What is grouped by: a column, or something computed of it."""
+        if self.rng.random() < 0.8:
+            return ref, kind
+        match kind:
+            case "int":
+                return f"({ref} % 3)", kind
+            case "text":
+                return f"lower({ref})", kind
+            case "num":
+                return f"round({ref}, 1)", kind
+            case "ts":
+                return f"date_trunc('month', {ref})", kind
+        return f"({ref} IS NULL)", "bool"
 
     def over_groups(self, kind: str, keys: list) -> Node:
         saved, self.scopes = self.scopes, self.scopes[:-1] + [keys]
@@ -263,7 +291,7 @@ class Queries(Expressions):
         by = [f"{alias}.id" + self.rng.choice(["", " DESC"])]
         if self.rng.random() < 0.5:
             by.insert(0, self.rng.choice(own) + self.rng.choice(["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]))
-        frame = self.fill("frame", self.rng.choice(FRAMES), 0)
+        frame = self.fill("frame", self.rng.choice(FRAMES if len(by) > 1 else FRAMES + RANGES), 0)
         if function.parts and str(function.parts[0]).split("(")[0] in ("row_number", "rank", "dense_rank", "ntile", "lag", "lead", "percent_rank", "cume_dist"):
             frame = text("frame", "")
         self.subqueries = saved

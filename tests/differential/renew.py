@@ -5,6 +5,7 @@ and titles stay; look at the difference before you commit it.
 """
 
 import dataclasses
+import datetime
 import json
 import os
 import sys
@@ -17,13 +18,24 @@ HEAD = """\
 """
 
 
+def literal(value) -> str:
+    """A value as TOML writes it."""
+    match value:
+        case tuple():
+            return f"[{', '.join(map(literal, value))}]"
+        case datetime.datetime():
+            return value.isoformat()
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
 def toml(entry) -> str:
     """An entry as it stands in the file."""
     lines = ["[[divergence]]"]
     for field in dataclasses.fields(entry):
         value = getattr(entry, field.name)
         if value != field.default:
-            lines.append(f"{field.name} = {json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)}")
+            lines.append(f"{field.name} = {literal(value)}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 """What the list says is so: each divergence is still one, with these very answers, and the page shows the list."""
 
+import datetime
 import re
 
 import pyarrow as pa
@@ -26,7 +27,8 @@ def answer(engine, entry) -> Answer:
             return engine.run(entry.statement, engine.batch([pa.scalar(value) for value in entry.parameters]))
         text = entry.statement
         for value in entry.parameters:
-            text = text.replace("?", repr(value), 1)
+            shown = f"TIMESTAMP '{value}'" if isinstance(value, datetime.datetime) else repr(value)
+            text = text.replace("?", shown, 1)
         return engine.run(text)
     finally:
         for kind, name in reversed(names(entry)):
