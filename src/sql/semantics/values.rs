@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, SelectItem, SetExpr, Statement, Value, VisitMut, VisitorMut,
+    self, Expr, SelectItem, SetExpr, Statement, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -49,11 +49,11 @@ pub(crate) fn united(body: &mut SetExpr) -> Result<()> {
     let SetExpr::Values(values) = body else { return Ok(()) };
     let width = values.rows.iter().map(|row| row.len()).min().unwrap_or(0);
     let mixed = (0..width).any(|i| {
-        let some = |is: fn(&Expr) -> bool| {
-            let count = values.rows.iter().filter(|row| is(&row[i])).count();
-            count > 0 && count < values.rows.len()
-        };
-        some(is_parameter) || some(has_precision)
+        let count = |is: fn(&Expr) -> bool| values.rows.iter().filter(|row| is(&row[i])).count();
+        let (rows, precisions) = (values.rows.len(), count(has_precision));
+        rows > 1
+            && (count(holds_parameter) > 0 && count(is_parameter) < rows
+                || precisions > 0 && precisions < rows)
     });
     if !mixed || values.rows.iter().any(|row| row.len() != width) {
         return Ok(());
@@ -85,6 +85,17 @@ fn is_parameter(expr: &Expr) -> bool {
         Expr::Value(value) => matches!(value.value, Value::Placeholder(_)),
         _ => false,
     }
+}
+
+/// Whether a parameter is part of an expression.
+fn holds_parameter(expr: &Expr) -> bool {
+    let found = visit_expressions(expr, |e| match e {
+        Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 /// Whether a cast gives a length or a precision, which the planner wants of all rows.
