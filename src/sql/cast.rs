@@ -8,7 +8,9 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
+use arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DataType, Field, IntervalUnit, Schema, SchemaRef,
+};
 use arrow::util::display::array_value_to_string;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
@@ -373,6 +375,12 @@ fn storable_type(given: &DataType) -> Option<DataType> {
         Null | Utf8View | LargeUtf8 => Utf8,
         BinaryView | LargeBinary => Binary,
         Float16 => Float32,
+        // No digits after the point, and room for the zeros before it.
+        Decimal32(p, s) | Decimal64(p, s) | Decimal128(p, s)
+            if *s < 0 && p.saturating_add(s.unsigned_abs()) <= DECIMAL128_MAX_PRECISION =>
+        {
+            Decimal128(p.saturating_add(s.unsigned_abs()), 0)
+        }
         Decimal32(p, s) | Decimal64(p, s) => Decimal128(*p, *s),
         List(f) | LargeList(f) | ListView(f) | LargeListView(f) => List(item(f)?),
         FixedSizeList(f, n) => FixedSizeList(item(f)?, *n),

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::admission::Place;
 use super::cast::{BatchCaster, CastPolicy, storable_schema};
+use super::code::Code;
 use super::context::StatementContext;
 use super::dialect::OmenDialect;
 use super::error::{Error, Result};
@@ -170,6 +171,14 @@ impl Loading {
         let meta = write.table().meta();
         let caster = BatchCaster::by_name(meta, &request.schema, CastPolicy::Lossless, |column| {
             defaults::column_default(&plan_context, meta, column)
+        });
+        let caster = caster.map_err(|e| match (request.mode, e.code()) {
+            // Whoever would have made the table learns that there is another one, as ADBC says.
+            (IngestMode::CreateAppend, Code::UndefinedColumn) => Error::new(
+                Code::DuplicateTable,
+                format!("the table exists and has other columns than the load: {e}"),
+            ),
+            _ => e,
         })?;
         Ok(Self { write, caster, schema: request.schema })
     }
