@@ -261,6 +261,7 @@ impl Settings {
             load_buffer_bytes: shares.loads,
             memtable_bytes: shares.memtable,
             write_set_bytes: shares.write_sets,
+            row_group_bytes: shares.row_group,
             ..engine::Options::default()
         }
     }

@@ -30,7 +30,7 @@ const SHOWN_CHARS: usize = 80;
 /// Bytes that one value may take.
 const MAX_VALUE_BYTES: u64 = 64 << 20;
 /// Batches whose values would take more than this once they are written out are cast in pieces.
-const PIECE_BYTES: u64 = 64 << 20;
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// What a column gets where a statement gives it no value.
 #[derive(Debug, Clone)]
@@ -134,12 +134,15 @@ impl BatchCaster {
     ) -> Result<()> {
         let row_count = batch.num_rows();
         let mut start = 0;
+        let mut most = row_count;
         loop {
-            let mut piece = batch.slice(start, row_count - start);
+            let mut piece = batch.slice(start, most.min(row_count - start));
             while piece.num_rows() > 1 && self.written_bytes(&piece)? > PIECE_BYTES {
                 piece = batch.slice(start, piece.num_rows().div_ceil(2));
             }
             start += piece.num_rows();
+            // What comes next is about as large.
+            most = piece.num_rows().saturating_mul(2).max(1);
             take(self.cast(&piece)?)?;
             if start >= row_count {
                 return Ok(());

@@ -54,6 +54,13 @@ const MAX_VIEW_DEPTH: usize = 16;
 /// Tables and views of a statement at most, those that views read included.
 const MAX_RELATIONS: usize = 5_000;
 
+/// Rows of a batch within a plan: fewer where many results are open, since each holds a few batches in each of its operators, read
+/// or not.
+const MAX_BATCH_ROWS: usize = 8 * 1024;
+const MIN_BATCH_ROWS: usize = 256;
+/// What a row is reckoned with for that.
+const ROW_BYTES: usize = 512;
+
 type DfResult<T> = datafusion::error::Result<T>;
 
 /// The rows that a statement returns, and the parameters that it takes.
@@ -174,7 +181,10 @@ impl PlanContext {
             let statement = &self.statement;
             let query = statement.query.clone();
             let mut state = statement.database.planning_state(&statement.settings, query);
-            state.config_mut().set_extension(statement.database.results());
+            let results = statement.database.results();
+            let rows = (results.part_bytes() / ROW_BYTES).clamp(MIN_BATCH_ROWS, MAX_BATCH_ROWS);
+            *state.config_mut() = std::mem::take(state.config_mut()).with_batch_size(rows);
+            state.config_mut().set_extension(results);
             if let Some(query) = &statement.query {
                 state.config_mut().set_extension(Arc::clone(query));
             }

@@ -34,6 +34,8 @@ pub struct Shares {
     pub kept: usize,
     /// Messages of results that wait for their clients to read.
     pub results: usize,
+    /// A row group that is being written, of each load and of what flushes and compacts.
+    pub row_group: u64,
 }
 
 impl Shares {
@@ -51,6 +53,7 @@ impl Shares {
             windows: (memory / 32).max(4 * MIB),
             kept: (memory / 32).max(MIB),
             results: (memory / 16).max(8 * MIB),
+            row_group: (memory / 32).clamp(4 * MIB, 256 * MIB) as u64,
         }
     }
 
@@ -191,6 +194,11 @@ pub struct Sharer(Shared);
 impl Shared {
     fn new(bytes: usize) -> Self {
         Self { bytes, count: Arc::default() }
+    }
+
+    /// What one more would have, in bytes.
+    pub fn part_bytes(&self) -> usize {
+        self.bytes / (self.count.load(Ordering::Relaxed) + 1)
     }
 
     /// One more.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
@@ -26,6 +26,12 @@ pub(super) struct RowGroups {
     /// Rows of the next group.
     pending: Vec<RecordBatch>,
     pending_rows: usize,
+}
+
+/// The rows alone, not slices of larger buffers.
+fn copied(batch: &RecordBatch) -> Result<RecordBatch> {
+    let all = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
+    Ok(arrow::compute::take_record_batch(batch, &all)?)
 }
 
 /// How a column is written.
@@ -95,8 +101,11 @@ impl RowGroups {
         loop {
             let room = self.group_rows - self.pending_rows;
             let taken = room.min(batch.num_rows());
-            self.pending.push(batch.slice(0, taken));
-            self.pending_rows += taken;
+            // None where the rows before are a whole group, as is known only now that their bytes are counted.
+            if taken > 0 {
+                self.pending.push(batch.slice(0, taken));
+                self.pending_rows += taken;
+            }
             if taken < room {
                 return Ok(());
             }
@@ -105,6 +114,10 @@ impl RowGroups {
                 return Ok(());
             }
             batch = batch.slice(taken, batch.num_rows() - taken);
+            if batch.num_rows() < self.group_rows - self.pending_rows {
+                // What waits must not hold all that it came with.
+                batch = copied(&batch)?;
+            }
         }
     }
 

@@ -529,6 +529,19 @@ fn lists_segments_and_removes_unfinished_ones() {
 }
 
 #[test]
+fn groups_cut_by_bytes_may_end_where_a_batch_does() {
+    let batch = events(60);
+    for piece in [1, 4, 5, 60] {
+        for bytes in (60..3000).step_by(60) {
+            let (_, store) = memory_store(1 << 20);
+            let options = WriteOptions { row_group_bytes: bytes, ..options(&[1], 64, false) };
+            let written = write(&store, &batch, &[0], &options, piece).unwrap();
+            assert_eq!(written.open().meta().row_count, 60, "{bytes} bytes, {piece} rows a batch");
+        }
+    }
+}
+
+#[test]
 fn rows_out_of_order_are_refused() {
     let (_, store) = memory_store(1 << 20);
     let batch = events(30);

@@ -69,6 +69,7 @@ enum Output {
         file: BlockWriter,
         batches: Vec<RecordBatch>,
         row_count: usize,
+        byte_count: u64,
     },
     Open(Box<RowGroups>),
     /// After an error.
@@ -159,7 +160,7 @@ impl SegmentWriter {
             first_key: None,
             last_key: None,
             row_count: 0,
-            output: Output::Pending { file, batches: Vec::new(), row_count: 0 },
+            output: Output::Pending { file, batches: Vec::new(), row_count: 0, byte_count: 0 },
         })
     }
 
@@ -192,10 +193,16 @@ impl SegmentWriter {
         }
         self.row_count += batch.num_rows() as u64;
         match &mut self.output {
-            Output::Pending { batches, row_count, .. } => {
+            Output::Pending { batches, row_count, byte_count, .. } => {
                 *row_count += stored.num_rows();
+                *byte_count += stored.get_array_memory_size() as u64;
                 batches.push(stored);
-                if *row_count >= SAMPLE_ROWS { self.open_output() } else { Ok(()) }
+                // Large rows are not waited for.
+                if *row_count >= SAMPLE_ROWS || *byte_count >= self.options.row_group_bytes {
+                    self.open_output()
+                } else {
+                    Ok(())
+                }
             }
             Output::Open(groups) => {
                 groups.set_group_rows(self.groups.group_rows());

@@ -21,6 +21,8 @@ use crate::engine::table::{Fate, SegmentFile, Source, SourceState, TableShape};
 const INLINE_ROWS: usize = 64 * 1024;
 /// Batches that may wait for the encoder.
 const QUEUED_BATCHES: usize = 2;
+/// Batches of more than this part of the memory for loads may not.
+const LARGE_SHARE: usize = 16;
 
 /// Segments of a run, and how long the training of their indexes took.
 type Written = (Vec<SourceState>, Duration);
@@ -30,6 +32,7 @@ type Written = (Vec<SourceState>, Duration);
 pub(crate) struct RunWriter {
     state: State,
     row_count: usize,
+    large_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -44,7 +47,8 @@ enum State {
 }
 
 enum Job {
-    Write(RecordBatch, KeyColumn),
+    /// Rows, and who waits until they are held no more.
+    Write(RecordBatch, KeyColumn, Option<SyncSender<()>>),
     Finish,
 }
 
@@ -59,7 +63,8 @@ impl RunWriter {
             done: Vec::new(),
             train_time: Duration::ZERO,
         };
-        Self { state: State::Inline(Box::new(encoder)), row_count: 0 }
+        let large_bytes = shared.options.load_buffer_bytes / LARGE_SHARE;
+        Self { state: State::Inline(Box::new(encoder)), row_count: 0, large_bytes }
     }
 
     /// Appends rows, none before those that are there.
@@ -79,7 +84,13 @@ impl RunWriter {
         match &self.state {
             State::Inline(_) => Ok(()),
             State::Threaded { sender, .. } => {
-                if sender.send(Job::Write(batch.clone(), keys.clone())).is_ok() {
+                // Large batches do not queue: what they take is their sender's to account for, who waits.
+                let (done, wait) = match batch.get_array_memory_size() > self.large_bytes {
+                    true => Some(sync_channel(1)).unzip(),
+                    false => (None, None),
+                };
+                let sent = sender.send(Job::Write(batch.clone(), keys.clone(), done)).is_ok();
+                if sent && wait.is_none_or(|wait| wait.recv().is_ok()) {
                     return Ok(());
                 }
                 // It ended early, and says why.
@@ -161,7 +172,14 @@ impl Encoder {
     fn run(&mut self, jobs: &Receiver<Job>) -> Result<()> {
         loop {
             match jobs.recv() {
-                Ok(Job::Write(batch, keys)) => self.write(&batch, &keys)?,
+                Ok(Job::Write(batch, keys, done)) => {
+                    self.write(&batch, &keys)?;
+                    drop((batch, keys));
+                    // Who does not wait any more has given up.
+                    if let Some(done) = done {
+                        let _ = done.send(());
+                    }
+                }
                 Ok(Job::Finish) => return Ok(()),
                 Err(_) => return Err(Error::internal("the run was given up")),
             }
