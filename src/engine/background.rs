@@ -87,7 +87,7 @@ fn flush(shared: &Arc<Shared>) {
 
 /// Compacts until nothing asks for it.
 fn compact(shared: &Arc<Shared>) {
-    give_way();
+    give_way(COMPACTION_NICENESS);
     let mut done = true;
     while done && !shared.closed.load(Ordering::Acquire) {
         done = false;
@@ -102,15 +102,17 @@ fn compact(shared: &Arc<Shared>) {
     }
 }
 
-/// Lowers the priority of this thread, and of those that it starts.
-fn give_way() {
+/// Lowers the priority of this thread, and of those that it starts, as `nice` has it.
+pub(crate) fn give_way(niceness: i32) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: it takes integers and touches no memory. On Linux, process 0 means the calling thread.
-        let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COMPACTION_NICENESS) } != 0;
+        let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) } != 0;
         if refused {
             let e = std::io::Error::last_os_error();
-            tracing::debug!("compaction runs at full priority: {e}");
+            tracing::debug!("a thread runs at full priority: {e}");
         }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
 }

@@ -2,7 +2,7 @@
 //!
 //! Synchronous, and usable alone: nothing here names SQL, gRPC or a command line.
 
-mod background;
+pub(crate) mod background;
 mod cache;
 mod checkpoint;
 mod clock;

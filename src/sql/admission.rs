@@ -105,6 +105,8 @@ pub struct Admission {
     pub(crate) system: Gate,
     /// What is short: planning, and reads of a few rows by the key.
     pub(crate) short: Gate,
+    /// Constants, which must not wait for planning either.
+    pub(crate) constants: Gate,
     /// Ends of transactions. They are never refused: who is kept from ending one would hold on to what it holds.
     pub(crate) endings: Gate,
     /// Bulk loads.
@@ -125,6 +127,7 @@ impl Admission {
         Self {
             statements: Gate::new("statements", "max_statements", max_statements, patience),
             system: Gate::new("queries of system tables", "fixed", SYSTEM, patience),
+            constants: Gate::new("constants", "fixed", SHORT, patience),
             short: Gate::new("statements being planned", "fixed", SHORT, patience),
             endings: Gate::new("transactions being ended", "fixed", ENDINGS, day),
             loads: Gate::new("loads", "max_loads", max_loads, patience),

@@ -38,6 +38,11 @@ impl Prepared {
         self.statement.kind()
     }
 
+    /// Whether its answer is known already.
+    pub(super) fn is_constant(&self) -> bool {
+        self.planned.as_ref().is_some_and(|planned| planned.is_constant())
+    }
+
     /// The schema of the rows it returns; empty where it returns none. Equal to the stream's schema, nullability included.
     pub fn schema(&self) -> SchemaRef {
         SchemaRef::clone(&self.description.schema)

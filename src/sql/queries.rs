@@ -4,8 +4,7 @@
 //! A statement that changes something can be stopped until its commit begins; which of the two comes first is decided by one
 //! exchange of an atomic, so a statement that was reported as stopped has left nothing.
 //!
-//! Who runs holds a place ([`super::admission`]). A result whose client does not read it gives up its place, and what it holds,
-//! when others need the place.
+//! Who runs holds a place ([`super::admission`]). A result whose client does not read it gives up its place when others need it.
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -29,8 +28,8 @@ use super::room::Room;
 /// Bytes of a text that are listed.
 const MAX_LISTED_BYTES: usize = 4096;
 
-/// A result that was not read for so long gives way to those that wait for a place.
-const STALLED: Duration = Duration::from_secs(30);
+/// A result that was not read for so long gives its place to those that wait for one.
+const UNREAD: Duration = Duration::from_secs(1);
 /// How often those that wait look for one.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -48,15 +47,11 @@ pub(crate) enum Stop {
     TimedOut,
     /// Whoever waited for it is gone.
     Abandoned,
-    /// Its client did not read its rows for long, and others waited for its place.
-    Stalled,
 }
 
 impl Stop {
     fn of(state: u8) -> Option<Self> {
-        [Self::Requested, Self::TimedOut, Self::Abandoned, Self::Stalled]
-            .into_iter()
-            .find(|s| *s as u8 == state)
+        [Self::Requested, Self::TimedOut, Self::Abandoned].into_iter().find(|s| *s as u8 == state)
     }
 
     fn error(self) -> Error {
@@ -71,13 +66,6 @@ impl Stop {
             Self::Abandoned => Error::new(
                 Code::QueryCanceled,
                 "the client gave the call up; nothing of it was kept",
-            ),
-            Self::Stalled => Error::new(
-                Code::TooManyConnections,
-                format!(
-                    "too many statements: the rows of this one were not read for {STALLED:?}, and others waited for its \
-                     place (max_statements); run it again"
-                ),
             ),
         }
     }
@@ -108,7 +96,8 @@ pub struct Query {
 /// Rows to come, and the place that making them takes.
 struct Held {
     rows: BoxStream<'static, Result<RecordBatch>>,
-    _place: Option<Place>,
+    /// None once others had more need of it.
+    place: Option<Place>,
 }
 
 impl std::fmt::Debug for Held {
@@ -277,7 +266,7 @@ impl Queries {
         Self(Arc::new(Registry { gate, last: AtomicU64::new(0), running: Mutex::default() }))
     }
 
-    /// Waits for a place, at the cost of results that nobody reads.
+    /// Waits for a place: results that nobody reads give theirs up.
     async fn enter(&self) -> Result<Place> {
         if let Some(place) = self.0.gate.try_enter() {
             return Ok(place);
@@ -286,17 +275,22 @@ impl Queries {
         loop {
             match tokio::time::timeout(LOOK, &mut entered).await {
                 Ok(place) => return place,
-                Err(_) => self.stop_stalled(),
+                Err(_) => self.give_up_places(),
             }
         }
     }
 
-    /// Stops the result that has not been read for the longest time, if that is long.
-    fn stop_stalled(&self) {
-        let unread = |query: &&Arc<Query>| query.unread();
-        let stalled = self.0.running.lock().values().max_by_key(unread).cloned();
-        if let Some(query) = stalled.filter(|query| query.unread() > STALLED) {
-            query.stop(Stop::Stalled);
+    /// Frees the places of results that have not been read for a while. They compute nothing till they are read again, and then go
+    /// on without a place: what they hold is bound by the memory for results, and their number by that of calls.
+    fn give_up_places(&self) {
+        for query in self.list() {
+            if query.unread() > UNREAD
+                // Where somebody has it, it is being read.
+                && let Some(mut held) = query.held.try_lock()
+                && let Some(held) = held.as_mut()
+            {
+                held.place = None;
+            }
         }
     }
 
@@ -435,7 +429,7 @@ impl RunningQuery {
         let stopped = Box::pin(self.query.wake.clone().cancelled_owned());
         let limit = self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let place = self.place.lock().take();
-        *self.query.held.lock() = Some(Held { rows, _place: place });
+        *self.query.held.lock() = Some(Held { rows, place });
         RunningRows { ended: false, stopped, limit, running: self }.boxed()
     }
 }

@@ -9,14 +9,15 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{CastExpr, Column};
+use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::buffer::BufferExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -74,6 +75,22 @@ impl PlannedQuery {
     pub(crate) fn on(&self, snapshot: &Snapshot) -> Result<Self> {
         let plan = definitions::with_rows(self.plan.clone(), snapshot)?;
         Ok(Self { plan, optimized: self.optimized, description: self.description.clone() })
+    }
+
+    /// Whether planning has left nothing to compute.
+    pub(crate) fn is_constant(&self) -> bool {
+        fn is_constant(plan: &LogicalPlan) -> bool {
+            match plan {
+                LogicalPlan::Projection(projection) => {
+                    let values =
+                        projection.expr.iter().all(|e| matches!(unaliased(e), Expr::Literal(..)));
+                    values && is_constant(&projection.input)
+                }
+                LogicalPlan::EmptyRelation(_) => true,
+                _ => false,
+            }
+        }
+        self.optimized && is_constant(&self.plan)
     }
 
     /// The physical plan for values of the parameters. Blocks.
@@ -227,8 +244,8 @@ fn start(
     if let Some(part) = part {
         physical = restrict(physical, part)?;
     }
-    if reads_only(&physical) {
-        // The scan reads on a blocking thread; nothing is computed where it is polled.
+    if computes_nothing(&physical) {
+        // A scan reads on a blocking thread.
         return context.start(physical);
     }
     let lease = context.statement().database.lease()?;
@@ -331,13 +348,22 @@ fn restrict(plan: Arc<dyn ExecutionPlan>, part: &KeyRange) -> Result<Arc<dyn Exe
     Ok(restricted.data)
 }
 
-/// Whether a plan does no more than read a table.
-fn reads_only(plan: &Arc<dyn ExecutionPlan>) -> bool {
+/// Whether a plan does no more than read a table, or show constants.
+fn computes_nothing(plan: &Arc<dyn ExecutionPlan>) -> bool {
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-        let plain = projection.expr().iter().all(|e| e.expr.downcast_ref::<Column>().is_some());
-        return plain && reads_only(projection.input());
+        let plain = projection.expr().iter().all(|e| {
+            e.expr.downcast_ref::<Column>().is_some() || e.expr.downcast_ref::<Literal>().is_some()
+        });
+        return plain && computes_nothing(projection.input());
     }
-    plan.downcast_ref::<ScanExec>().is_some()
+    plan.downcast_ref::<ScanExec>().is_some() || plan.downcast_ref::<PlaceholderRowExec>().is_some()
+}
+
+fn unaliased(mut expr: &Expr) -> &Expr {
+    while let Expr::Alias(alias) = expr {
+        expr = &alias.expr;
+    }
+    expr
 }
 
 /// Gives every batch the schema that was announced.

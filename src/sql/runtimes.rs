@@ -1,6 +1,6 @@
 //! Threads that run plans. Each running statement has a runtime of its own as long as there are enough: a plan that computes for
-//! seconds without giving way keeps only its own threads, and the operating system shares the processors out among all of them,
-//! so that a short statement waits for none.
+//! seconds without giving way keeps only its own threads, and the operating system shares the processors out among all of them.
+//! It lets what is short go first: threads of plans have a lower priority than those that plan, read by the key and serve calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,12 +9,16 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::error::Result;
+use crate::engine;
 
 /// Stack of a thread that runs queries, in bytes: expressions are evaluated as deep as they nest.
 const STACK_BYTES: usize = 64 << 20;
 
 /// Runtimes at most; beyond that, statements share those with the least to do.
 const MAX_RUNTIMES: usize = 32;
+
+/// How much of the processor plans leave to what is short, as `nice` has it; compaction leaves more.
+const NICENESS: i32 = 9;
 
 /// Threads of all of them at most, as long as each has one.
 const MAX_THREADS: usize = 512;
@@ -72,7 +76,7 @@ impl Drop for Runtimes {
 impl Runtimes {
     /// With the common runtime alone.
     pub(crate) fn new() -> Result<Self> {
-        let common = runtime("omendb-common", threads())?;
+        let common = runtime("omendb-common", threads(), 0)?;
         let common_handle = common.handle().clone();
         Ok(Self { common: Some(common), common_handle, own: Mutex::default() })
     }
@@ -91,7 +95,7 @@ impl Runtimes {
             Some((at, 0)) => at,
             Some((at, _)) if own.len() >= most => at,
             _ => {
-                let runtime = runtime("omendb-query", threads())?;
+                let runtime = runtime("omendb-query", threads(), NICENESS)?;
                 own.push(Own { runtime, leases: Arc::default() });
                 own.len() - 1
             }
@@ -106,14 +110,20 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+fn runtime(name: &str, threads: usize, niceness: i32) -> Result<Runtime> {
+    let begin = move || {
+        if niceness > 0 {
+            engine::background::give_way(niceness);
+        }
+    };
     Ok(Builder::new_multi_thread()
+        .on_thread_start(begin)
         .thread_name(name)
         .worker_threads(threads)
         .thread_stack_size(STACK_BYTES)
         .enable_time()
         .build()
-        .map_err(crate::engine::Error::from)?)
+        .map_err(engine::Error::from)?)
 }
 
 #[cfg(test)]

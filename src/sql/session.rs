@@ -322,9 +322,12 @@ impl Session {
         let limit = self.database.options().planning_timeout;
         let part = part.cloned();
         let planning = async {
-            let place = match statement.definitions.last() {
-                true => running.admit().await?,
-                false => running.admit_by(&self.database.admission().system).await?,
+            let admission = self.database.admission();
+            let place = match (statement.definitions.last(), statement.is_constant()) {
+                (true, false) => running.admit().await?,
+                // Computes nothing: it must not wait for those that do.
+                (true, true) => running.admit_by(&admission.constants).await?,
+                (false, _) => running.admit_by(&admission.system).await?,
             };
             let work = move || {
                 let _place = place;

@@ -43,10 +43,13 @@ async fn results_that_nobody_reads_hold_no_threads() {
         .update("INSERT INTO t SELECT value, repeat('x', 100) FROM generate_series(0, 199999)")
         .await;
     let mut held = Vec::new();
-    // Each on a connection of its own: streams of one connection that are not read use up its window.
-    for _ in 0..200 {
-        let mut other = server.client().await;
-        held.push(half_read(&mut other, "SELECT * FROM t").await.unwrap());
+    let mut others = Vec::new();
+    for _ in 0..8 {
+        others.push(server.client_for_streams(75).await);
+    }
+    for i in 0..600 {
+        let other = &mut others[i % 8];
+        held.push(half_read(other, "SELECT * FROM t").await.unwrap());
     }
     point_reads_answer(&mut client).await;
     // Reads of many rows have what they need too, by the key and by plans.

@@ -57,6 +57,18 @@ impl Server {
         Client::new(self.channel().await)
     }
 
+    /// A client over a connection that has room for so many results that are not read. As clients are made, a few of those
+    /// use up what the connection may be sent, and the others get nothing (HTTP/2's flow control).
+    pub async fn client_for_streams(&self, count: u32) -> Client {
+        const STREAM: u32 = 64 << 10;
+        let uri = format!("http://{}", self.running().address());
+        let endpoint = Endpoint::from_shared(uri)
+            .unwrap()
+            .initial_stream_window_size(STREAM)
+            .initial_connection_window_size(count * STREAM);
+        Client::new(endpoint.connect().await.unwrap())
+    }
+
     /// Closes the server and starts another on the same directory.
     pub async fn restart(mut self) -> Self {
         let dir = Arc::clone(&self.dir);
