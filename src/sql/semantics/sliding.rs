@@ -266,7 +266,7 @@ impl Rows for Bits {
         Self::each(values, |value| {
             self.rows += 1;
             for (bit, count) in self.counts.iter_mut().enumerate() {
-                *count += value >> bit & 1;
+                *count += (value >> bit) & 1;
             }
         })
     }
@@ -275,7 +275,7 @@ impl Rows for Bits {
         Self::each(values, |value| {
             self.rows -= 1;
             for (bit, count) in self.counts.iter_mut().enumerate() {
-                *count -= value >> bit & 1;
+                *count -= (value >> bit) & 1;
             }
         })
     }
@@ -286,7 +286,7 @@ impl Rows for Bits {
         }
         let least = if self.all { self.rows } else { 1 };
         let set = self.counts.iter().enumerate().filter(|(_, count)| **count >= least);
-        let bits = set.fold(0_u64, |bits, (bit, _)| bits | 1 << bit);
+        let bits = set.fold(0_u64, |bits, (bit, _)| bits | (1 << bit));
         match self.to {
             DataType::UInt64 => Ok(ScalarValue::UInt64(Some(bits))),
             _ => ScalarValue::Int64(Some(bits.cast_signed())).cast_to(&self.to),

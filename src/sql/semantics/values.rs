@@ -52,8 +52,8 @@ pub(crate) fn united(body: &mut SetExpr) -> Result<()> {
         let count = |is: fn(&Expr) -> bool| values.rows.iter().filter(|row| is(&row[i])).count();
         let (rows, precisions) = (values.rows.len(), count(has_precision));
         rows > 1
-            && (count(holds_parameter) > 0 && count(is_parameter) < rows
-                || precisions > 0 && precisions < rows)
+            && ((count(holds_parameter) > 0 && count(is_parameter) < rows)
+                || (precisions > 0 && precisions < rows))
     });
     if !mixed || values.rows.iter().any(|row| row.len() != width) {
         return Ok(());
