@@ -20,7 +20,7 @@ use super::calendar::{NANOS_PER_SECOND, digits_of};
 use super::cast::{Unfit, cast_time};
 use super::cast_function::failure_of;
 use super::common_type::{Item, common_type};
-use super::interval::{intervals, is_interval};
+use super::interval::{INTERVAL, intervals, is_interval};
 use crate::sql::types::UTC;
 
 /// DataFusion's function, under a name or its own.
@@ -185,6 +185,21 @@ impl Wrapped {
     }
 }
 
+/// Differences of timestamps as intervals of days and time: of a day and an hour the hour is 1.
+fn in_days(mut args: ScalarFunctionArgs) -> Result<ScalarFunctionArgs> {
+    let [_, field] = args.arg_fields.as_slice() else { return Ok(args) };
+    let DataType::Duration(_) = field.data_type() else { return Ok(args) };
+    let is_scalar = matches!(args.args[1], ColumnarValue::Scalar(_));
+    let values = args.args[1].to_array(if is_scalar { 1 } else { args.number_rows })?;
+    let intervals: ArrayRef = Arc::new(intervals(&values)?);
+    args.arg_fields[1] = Arc::new(field.as_ref().clone().with_data_type(INTERVAL));
+    args.args[1] = match is_scalar {
+        true => ColumnarValue::Scalar(ScalarValue::try_from_array(&intervals, 0)?),
+        false => ColumnarValue::Array(intervals),
+    };
+    Ok(args)
+}
+
 /// Whether the seconds from 1970 are asked for, or those of an interval.
 fn is_epoch(args: &ScalarFunctionArgs) -> bool {
     matches!(args.args.first(), Some(ColumnarValue::Scalar(part))
@@ -287,7 +302,7 @@ impl ScalarUDFImpl for Wrapped {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let args = self.on_clocks(args)?;
+        let args = in_days(self.on_clocks(args)?)?;
         let part = match args.args.first() {
             Some(ColumnarValue::Scalar(part)) => Some(part),
             _ => None,
