@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Constraint, Constraints, DFSchema};
+use datafusion::common::{Constraint, Constraints, DFSchema, ScalarValue};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -130,25 +130,33 @@ impl TableProvider for EngineTable {
             self.table.codec(),
             &filters.iter().collect::<Vec<_>>(),
         )?;
-        // Filters taken as exact one group at a time may multiply out to too many ranges together.
-        let rest = match key.overflow {
-            true => conjunction(
-                filters
-                    .iter()
-                    .zip(key.relevant.iter().zip(&key.exact))
-                    .filter(|(_, (relevant, exact))| **relevant && !**exact)
-                    .map(|(filter, _)| filter.clone()),
-            ),
-            false => None,
+        // What was taken as exact may have been made smaller since, so that it is nothing of the key any more: nobody else looks at it.
+        // And filters taken as exact one group at a time may multiply out to too many ranges together.
+        let constant = |filter: &Expr| match filter {
+            Expr::Literal(ScalarValue::Boolean(value), _) => Some(value.unwrap_or(false)),
+            _ => None,
+        };
+        let rest = conjunction(
+            filters
+                .iter()
+                .zip(key.relevant.iter().zip(&key.exact))
+                .filter(|(filter, (relevant, exact))| {
+                    !**exact && (key.overflow || !**relevant) && constant(filter).is_none()
+                })
+                .map(|(filter, _)| filter.clone()),
+        );
+        let ranges = match filters.iter().any(|filter| constant(filter) == Some(false)) {
+            true => Vec::new(),
+            false => key.ranges,
         };
         let Some(rest) = rest else {
             // A limit comes only where every filter is exact, or there is none.
-            let scan = ScanExec::new(self.table.clone(), &self.schema, projection, key.ranges)?
+            let scan = ScanExec::new(self.table.clone(), &self.schema, projection, ranges)?
                 .with_limit(limit.map(|l| l as u64));
             return Ok(Arc::new(scan));
         };
         let all = (0..self.schema.fields().len()).collect();
-        let scan = ScanExec::new(self.table.clone(), &self.schema, all, key.ranges)?;
+        let scan = ScanExec::new(self.table.clone(), &self.schema, all, ranges)?;
         let predicate =
             state.create_physical_expr(rest, &DFSchema::try_from(Arc::clone(&self.schema))?)?;
         let filter = FilterExecBuilder::new(predicate, Arc::new(scan))
