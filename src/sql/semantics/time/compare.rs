@@ -150,11 +150,9 @@ impl Types {
                 let to = Timestamp(*u, z.clone());
                 Some(make(left.expr.clone(), self.as_type(right, &to)?))
             }
-            (Date32 | Date64, Interval(_)) => {
-                Some(self.from_midnight(left, right, |day, length| make(day, length))?)
-            }
+            (Date32 | Date64, Interval(_)) => Some(self.midnight_sum(left, right, make)?),
             (Interval(_), Date32 | Date64) if op == Operator::Plus => {
-                Some(self.from_midnight(right, left, |day, length| make(length, day))?)
+                Some(self.midnight_sum(right, left, |day, length| make(length, day))?)
             }
             // Days and months are those of the session's calendar.
             (Timestamp(u, Some(label)), Interval(_)) if **label == *UTC && !self.zone.is_utc() => {
@@ -172,7 +170,7 @@ impl Types {
     }
 
     /// A date and an interval make a timestamp, at once where both are literals: a condition with it can be held against a key.
-    fn from_midnight(
+    fn midnight_sum(
         &self,
         date: Typed,
         interval: Typed,
