@@ -27,6 +27,7 @@ use super::rank::{KeyRanks, SamplePlanner, percentile_disc};
 use super::rules::{KeyPositions, WholeSorts, YieldingJoins};
 use super::runtimes::{Lease, Runtimes};
 use super::semantics::grouped_filters::GroupedFilters;
+use super::semantics::join_keys::JoinKeyNames;
 use super::semantics::{self, bounded::Running};
 use super::session::Session;
 use super::settings::Settings;
@@ -248,7 +249,8 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 }
 
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let rules = GroupedFilters::around(Optimizer::new().rules);
+    let mut rules = GroupedFilters::around(Optimizer::new().rules);
+    rules.push(Arc::new(JoinKeyNames));
     rules.into_iter().map(|rule| Arc::new(Stoppable::new(rule)) as _).collect()
 }
 

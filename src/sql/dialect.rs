@@ -2,9 +2,11 @@
 
 use std::any::TypeId;
 
+use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// PostgreSQL's dialect where it is a matter of words. The parser takes it for its generic dialect, because
 /// only that one knows CLUSTER BY in CREATE TABLE and reads `?` as a parameter; what else that lets
@@ -53,6 +55,36 @@ impl Dialect for OmenDialect {
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
         POSTGRES.prec_value(precedence)
+    }
+
+    /// `~a`, which binds looser than `+` and `-` in PostgreSQL.
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        parser.consume_token(&Token::Tilde).then(|| {
+            let operand = parser.parse_subexpr(self.prec_value(Precedence::PgOther))?;
+            Ok(Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: Box::new(operand) })
+        })
+    }
+
+    /// `a IS [NOT] DISTINCT FROM b`, where the parser takes all that follows for `b`: `AND` and `OR` bind looser.
+    fn parse_infix(
+        &self,
+        parser: &mut Parser,
+        expr: &Expr,
+        _precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        use Keyword::{DISTINCT, FROM, IS, NOT};
+        let negated = parser.parse_keywords(&[IS, NOT, DISTINCT, FROM]);
+        if !negated && !parser.parse_keywords(&[IS, DISTINCT, FROM]) {
+            return None;
+        }
+        let left = Box::new(expr.clone());
+        Some(parser.parse_subexpr(self.prec_value(Precedence::Is)).map(|right| {
+            let right = Box::new(right);
+            match negated {
+                true => Expr::IsNotDistinctFrom(left, right),
+                false => Expr::IsDistinctFrom(left, right),
+            }
+        }))
     }
 
     supported! {

@@ -292,7 +292,8 @@ fn source(table: &TableSnapshot, columns: &[usize], query: &ast::Query) -> Resul
             for cell in values.rows.iter_mut().filter_map(|row| row.content.get_mut(i)) {
                 if is_default(cell) {
                     *cell = defaults::expression(&meta.columns[*column])?;
-                } else if let Some(data_type) = &read_as
+                }
+                if let Some(data_type) = &read_as
                     && let Some(Cell::Text(_)) = plain_cell(cell, None)
                 {
                     *cell = ast::Expr::Cast {

@@ -134,6 +134,13 @@ const BOUNDS: &[(&str, Bound)] = &[
             list.saturating_mul(3).saturating_add((list / 4 + 1).saturating_mul(a.bytes(1, row)))
         }),
     ),
+    // A letter of a pattern stands for ten of a text at most, but for a few words.
+    ("to_char", Bound::Bytes(|a, row| a.bytes(1, row).saturating_mul(16))),
+    ("strftime", Bound::Bytes(|a, row| a.bytes(1, row).saturating_mul(16))),
+    // A letter has four bytes at most.
+    ("translate", Bound::Bytes(|a, row| a.bytes(0, row).saturating_mul(4))),
+    ("encode", Bound::Bytes(|a, row| a.bytes(0, row).saturating_mul(4))),
+    ("like_escape", Bound::Bytes(|a, row| a.bytes(0, row).saturating_mul(2))),
     ("make_array", Bound::Bytes(|a, row| a.sum(row))),
     ("array_append", Bound::Bytes(|a, row| a.sum(row))),
     ("array_prepend", Bound::Bytes(|a, row| a.sum(row))),
@@ -429,6 +436,38 @@ impl Bounded {
         }
         let parts: Vec<&dyn Array> = done.iter().map(|part| part.as_ref()).collect();
         Ok(ColumnarValue::Array(arrow::compute::concat(&parts)?))
+    }
+}
+
+/// Bytes that the values of one call may have, where they are known only as they are made.
+pub(super) struct Allowance {
+    function: &'static str,
+    value: usize,
+    left: usize,
+}
+
+impl Allowance {
+    /// What a call may make.
+    pub(super) fn new(function: &'static str, args: &ScalarFunctionArgs) -> Self {
+        let running = args.config_options.extensions.get::<Running>();
+        let value = running.and_then(|running| running.max_value_bytes).unwrap_or(MAX_VALUE_BYTES);
+        let left = match FOLDING.get() {
+            true => MAX_FOLDED_BYTES as usize,
+            false => value.saturating_mul(VALUES_PER_BATCH as usize),
+        };
+        Self { function, value, left }
+    }
+
+    /// Refuses a part of a value that is too much; `so_far` are the bytes of the value before it.
+    pub(super) fn take(&mut self, so_far: usize, more: usize) -> Result<()> {
+        if so_far.saturating_add(more) > self.value || more > self.left {
+            let (function, value) = (self.function, self.value);
+            return Err(too_large(format!(
+                "{function} would make more bytes than are allowed: {value} for a value, {VALUES_PER_BATCH} times that at once"
+            )));
+        }
+        self.left -= more;
+        Ok(())
     }
 }
 

@@ -20,6 +20,8 @@ mod dependencies;
 pub(crate) mod elementary;
 pub(crate) mod floats;
 pub(crate) mod grouped_filters;
+mod guards;
+pub(crate) mod join_keys;
 mod lead_lag;
 pub(crate) mod literals;
 mod mode;
@@ -111,6 +113,7 @@ fn after_coercion() -> Vec<Rule> {
     vec![
         Arc::new(multisets::UnionNames),
         Arc::new(rounding::RoundingCasts),
+        Arc::new(guards::Guards),
         Arc::new(arithmetic::CheckedArithmetic),
         Arc::new(floats::CanonicalFloats),
         Arc::new(dependencies::TrueDependencies),

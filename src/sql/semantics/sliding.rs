@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -19,7 +20,8 @@ use datafusion::logical_expr::{
     Signature,
 };
 
-use crate::sql::Error;
+use super::bounded::MAX_VALUE_BYTES;
+use crate::sql::{Code, Error};
 
 /// The functions, those of this module in a wrapping.
 pub(super) fn wrap(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<AggregateUDF>> {
@@ -109,7 +111,7 @@ impl AggregateUDFImpl for Sliding {
         Ok(match self.kind {
             Kind::Booleans { all } => window(Booleans { all, counts: [0; 2] }),
             Kind::Bits { all } => window(Bits { all, to, rows: 0, counts: [0; 64] }),
-            Kind::Texts => window(Texts { to, rows: VecDeque::new() }),
+            Kind::Texts => window(Texts { to, rows: VecDeque::new(), made: AtomicUsize::new(0) }),
         })
     }
 
@@ -298,11 +300,16 @@ impl Rows for Bits {
     }
 }
 
+/// A window has a text for each row, which may be as long as all rows before it: they are all held until the partition is done.
+const MAX_MADE_BYTES: usize = 4 * MAX_VALUE_BYTES;
+
 #[derive(Debug)]
 struct Texts {
     to: DataType,
     /// Each text with what stands before it where it is not the first.
     rows: VecDeque<Option<(String, String)>>,
+    /// Bytes of the texts that were made so far.
+    made: AtomicUsize,
 }
 
 impl Rows for Texts {
@@ -325,6 +332,14 @@ impl Rows for Texts {
     }
 
     fn value(&self) -> Result<ScalarValue> {
+        let bytes: usize = self.rows.iter().flatten().map(|(b, t)| b.len() + t.len()).sum();
+        let made = self.made.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if made > MAX_MADE_BYTES {
+            let message = format!(
+                "string_agg over a window would make more than {MAX_MADE_BYTES} bytes of texts in a partition"
+            );
+            return Err(Error::new(Code::ProgramLimitExceeded, message).into());
+        }
         let mut all: Option<String> = None;
         for (between, text) in self.rows.iter().flatten() {
             match &mut all {

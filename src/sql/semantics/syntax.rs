@@ -122,6 +122,10 @@ fn expression(expr: &mut Expr) -> Result<()> {
                 *expr = negated;
             }
         }
+        // A power, as in PostgreSQL; `#` is the exclusive or.
+        Expr::BinaryOp { left, op: ast::BinaryOperator::BitwiseXor, right } => {
+            *expr = call("power", vec![take(left), take(right)]);
+        }
         Expr::AtTimeZone { timestamp, time_zone } => {
             let arguments = vec![take(time_zone), take(timestamp)];
             *expr = call("timezone", arguments);

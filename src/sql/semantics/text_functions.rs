@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::bounded::Allowance;
 use super::time::function::Function;
 use super::time::text::put_hex;
 use crate::sql::context::CATALOG;
@@ -263,7 +264,8 @@ fn format_function() -> ScalarUDF {
             types => Ok(vec![DataType::Utf8; types.len()]),
         },
         |_| Ok(DataType::Utf8),
-        |arrays, _| {
+        |arrays, args| {
+            let mut allowance = Allowance::new("format", args);
             let arrays: Vec<&StringArray> = arrays.iter().map(|a| a.as_string::<i32>()).collect();
             let mut out = StringBuilder::new();
             for row in 0..arrays[0].len() {
@@ -275,7 +277,7 @@ fn format_function() -> ScalarUDF {
                     let array = arrays.get(i)?;
                     Some(array.is_valid(row).then(|| array.value(row)))
                 };
-                out.append_value(formatted(arrays[0].value(row), value)?);
+                out.append_value(formatted(arrays[0].value(row), value, &mut allowance)?);
             }
             Ok(Arc::new(out.finish()))
         },
@@ -286,9 +288,11 @@ fn format_function() -> ScalarUDF {
 fn formatted<'a>(
     pattern: &str,
     value: impl Fn(usize) -> Option<Option<&'a str>>,
+    allowance: &mut Allowance,
 ) -> SqlResult<String> {
     let wrong = |what: &str| Error::data(format!("format: {what}"));
     let mut out = String::new();
+    allowance.take(0, pattern.len())?;
     let mut next = 1;
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
@@ -305,9 +309,15 @@ fn formatted<'a>(
             while let Some(digit) = chars.next_if(char::is_ascii_digit) {
                 digits.push(digit);
             }
-            digits.parse::<usize>().ok()
+            match digits.is_empty() {
+                true => Ok(None),
+                false => digits.parse::<u32>().map(|n| Some(n as usize)).map_err(|_| {
+                    let message = format!("format: the number {digits} is out of range");
+                    Error::new(Code::NumericValueOutOfRange, message)
+                }),
+            }
         };
-        let mut first = number(&mut chars);
+        let mut first = number(&mut chars)?;
         if chars.next_if_eq(&'$').is_some() {
             next = first.filter(|n| *n > 0).ok_or_else(|| wrong("arguments are counted from 1"))?;
             first = None;
@@ -315,7 +325,7 @@ fn formatted<'a>(
         let left = chars.next_if_eq(&'-').is_some();
         let width = match first {
             Some(width) if !left => width,
-            _ => number(&mut chars).unwrap_or(0),
+            _ => number(&mut chars)?.unwrap_or(0),
         };
         if chars.peek() == Some(&'*') {
             return Err(Error::unsupported("format: a width of * is not supported"));
@@ -331,7 +341,9 @@ fn formatted<'a>(
             ('L', None) => "NULL".to_owned(),
             (other, _) => return Err(wrong(&format!("the field %{other} is not known"))),
         };
-        let blanks = " ".repeat(width.saturating_sub(text.chars().count()));
+        let missing = width.saturating_sub(text.chars().count());
+        allowance.take(out.len(), missing.saturating_add(text.len()))?;
+        let blanks = " ".repeat(missing);
         if left {
             out.push_str(&text);
             out.push_str(&blanks);

@@ -11,7 +11,7 @@ use datafusion::logical_expr::logical_plan::{Aggregate, DistinctOn, Join, Unnest
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     Distinct, Expr, ExprFunctionExt, Filter, JoinType, Limit, LogicalPlan, Projection, Sort, Union,
-    Values, lit,
+    Values, WindowFrame, lit,
 };
 
 use super::attach::join;
@@ -213,7 +213,12 @@ impl Rewriter {
         let input = self.unnest(input, domain)?;
         let kept = columns(&input);
         let name = self.name("rank");
-        let rank = row_number().partition_by(domain.expressions()).order_by(sorts).build()?;
+        let rank = row_number().partition_by(domain.expressions());
+        // Without an order any rows will do: a frame of rows needs none.
+        let rank = match sorts.is_empty() {
+            true => rank.window_frame(WindowFrame::new(None)).build()?,
+            false => rank.order_by(sorts).build()?,
+        };
         let window = Window::try_new(vec![rank.alias(&name)], Arc::new(input))?;
         // A skip of NULL is none, a fetch of NULL is without end.
         let skip = skip.as_ref().map(|skip| or_zero(skip.as_ref().clone()));
