@@ -2,7 +2,7 @@
 //! to the end of a stack. Its tokens bound what the parser can make of it ([`check_tokens`]); then long chains of operators are
 //! made balanced trees ([`balance`](super::balance)), and the tree that comes out is measured ([`check_tree`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{self, Visit, Visitor};
@@ -192,6 +192,8 @@ pub(crate) fn check_tree(statement: &ast::Statement) -> Result<()> {
 struct Size {
     relations: u64,
     levels: u64,
+    /// Whether there is something random in them: each use would have values of its own.
+    random: bool,
 }
 
 #[derive(Default)]
@@ -203,6 +205,8 @@ struct QueryFrame {
     /// Tables of its largest FROM.
     joined: u64,
     set_levels: usize,
+    /// Those with random values that were used.
+    random_used: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -220,6 +224,13 @@ impl Tree {
             )));
         }
         ControlFlow::Continue(())
+    }
+
+    /// Notes that a common table expression is used; says whether it was not before.
+    fn first_use(&mut self, name: &str) -> bool {
+        let mut frames = self.queries.iter_mut().rev();
+        let frame = frames.find(|frame| frame.defined.contains_key(name));
+        frame.is_none_or(|frame| frame.random_used.insert(name.to_owned()))
     }
 
     fn find(&self, name: &str) -> Option<Size> {
@@ -253,6 +264,7 @@ impl Visitor for Tree {
         let size = Size {
             relations: frame.size.relations.saturating_add(1),
             levels: frame.size.levels + frame.joined + frame.set_levels as u64 + 1,
+            random: frame.size.random,
         };
         if size.relations > MAX_RELATIONS {
             return ControlFlow::Break(too_complex(format!(
@@ -272,6 +284,7 @@ impl Visitor for Tree {
                 None => {
                     outer.size.relations = outer.size.relations.saturating_add(size.relations);
                     outer.size.levels += size.levels;
+                    outer.size.random |= size.random;
                 }
             }
         }
@@ -299,9 +312,16 @@ impl Visitor for Tree {
             [ast::ObjectNamePart::Identifier(name)] => self.find(&name.value.to_lowercase()),
             _ => None,
         };
-        let size = size.unwrap_or(Size { relations: 1, levels: 0 });
+        let size = size.unwrap_or(Size { relations: 1, levels: 0, random: false });
+        if size.random && !self.first_use(&name.to_string().to_lowercase()) {
+            return ControlFlow::Break(Error::unsupported(format!(
+                "the common table expression {name} has random values and is used twice, where its rows would differ; \
+                 store them in a table first"
+            )));
+        }
         if let Some(frame) = self.queries.last_mut() {
             frame.size.relations = frame.size.relations.saturating_add(size.relations);
+            frame.size.random |= size.random;
             // Of tables that are joined, the deepest counts.
             frame.size.levels = frame.size.levels.max(size.levels);
         }
@@ -312,6 +332,12 @@ impl Visitor for Tree {
         if let ast::Expr::Function(function) = expr {
             type_text(function)?;
             percentile_size(function)?;
+            let name = function.name.to_string().to_lowercase();
+            if matches!(name.as_str(), "random" | "uuid" | "gen_random_uuid")
+                && let Some(frame) = self.queries.last_mut()
+            {
+                frame.size.random = true;
+            }
         }
         self.enter(1)
     }

@@ -5,8 +5,9 @@ use datafusion::sql::sqlparser::ast::{self, Expr, SelectItem, SetExpr};
 use super::from::give_names;
 use super::scope::{Scopes, Source, ambiguous, visit};
 use super::{folded, marked, name_of};
+use crate::sql::code::Code;
 use crate::sql::context::{PlanContext, fold};
-use crate::sql::error::Result;
+use crate::sql::error::{Error, Result};
 
 /// A column that a query puts out.
 #[derive(Debug, Clone)]
@@ -287,6 +288,7 @@ impl Binder<'_> {
                 }
             }
         }
+        let distinct = matches!(select.distinct, Some(ast::Distinct::Distinct));
         let mut keys: Vec<&mut Expr> = Vec::new();
         if let Some(ast::Distinct::On(on)) = &mut select.distinct {
             keys.extend(on.iter_mut());
@@ -303,11 +305,32 @@ impl Binder<'_> {
                 Some(Item { mark: Some(mark), .. }) => *key = Expr::Identifier(folded(mark)),
                 Some(item) if item.is_plain() => *key = item.expr.clone(),
                 Some(_) => {}
-                None => visit(self, scopes, key)?,
+                None => {
+                    visit(self, scopes, key)?;
+                    if distinct && !items.is_empty() {
+                        output_of_distinct(items, key)?;
+                    }
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What rows of SELECT DISTINCT are sorted by is one of the outputs, and named by its position: DataFusion knows a column that is
+/// computed in both places for one by its name only.
+fn output_of_distinct(items: &[Item], key: &mut Expr) -> Result<()> {
+    if matches!(key, Expr::Value(_)) {
+        return Ok(());
+    }
+    let Some(position) = items.iter().position(|item| item.expr == *key) else {
+        let message = format!(
+            "for SELECT DISTINCT, ORDER BY takes what the select list has: {key} is not in it"
+        );
+        return Err(Error::new(Code::InvalidColumnReference, message));
+    };
+    *key = Expr::value(ast::Value::Number((position + 1).to_string(), false));
+    Ok(())
 }
 
 fn listed_name(column: &ast::TableAliasColumnDef) -> Output {

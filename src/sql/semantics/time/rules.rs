@@ -20,6 +20,7 @@ use super::cast::{Unfit, is_time_cast};
 use super::cast_function::{TimeCast, cast_literal};
 use super::common_type::{Item, common_type, is_temporal, is_text};
 use super::compare::read_binary;
+use crate::sql::Error;
 use crate::sql::modifier::Modifier;
 use crate::sql::semantics::plans::keeping_name;
 use crate::sql::semantics::time_zone::TimeZone;
@@ -243,6 +244,14 @@ impl Types {
         };
         let Some(typed) = Typed::new(inner, schema) else { return Ok(Transformed::no(expr)) };
         let (from, to) = (typed.data_type.clone(), field.data_type());
+        if is_text(&from)
+            && matches!(to, DataType::List(_) | DataType::LargeList(_))
+            && !typed.literal().is_some_and(ScalarValue::is_null)
+        {
+            // DataFusion makes an array of one element, the whole text.
+            let message = "a text as an array is not supported: write ARRAY[...]";
+            return Err(Error::unsupported(message).into());
+        }
         let modifier = Modifier::of_field(field);
         if let Some(Modifier::Varchar(_) | Modifier::Char(_) | Modifier::Binary(_)) = modifier
             && from != *to
