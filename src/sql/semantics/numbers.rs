@@ -17,6 +17,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::arguments::literal_as;
 use super::arithmetic;
+use super::literals::fraction;
 use super::plans::{input_schema, rewrite_expressions};
 
 /// Functions that return one of their arguments.
@@ -125,6 +126,7 @@ fn mixed(types: &[DataType]) -> bool {
 
 /// Expressions that are compared with each other.
 fn compared(mut exprs: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    read_beside_decimals(&mut exprs, schema);
     let types: Vec<DataType> = exprs.iter().map(|e| type_of(e, schema)).collect();
     if mixed(&types) {
         return united(exprs, schema);
@@ -157,6 +159,21 @@ fn compared(mut exprs: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
             })
             .collect(),
         None => exprs,
+    }
+}
+
+/// Texts of numbers beside decimals, as decimals of the digits that they have: in the type of a column they would be rounded.
+fn read_beside_decimals(exprs: &mut [Expr], schema: &DFSchema) {
+    if !exprs.iter().any(|e| type_of(e, schema).is_decimal()) {
+        return;
+    }
+    for expr in exprs {
+        if let Expr::Literal(value, _) = expr
+            && let Some(Some(text)) = value.try_as_str()
+            && let Some(read @ ScalarValue::Decimal128(..)) = fraction(text.trim())
+        {
+            *value = read;
+        }
     }
 }
 
