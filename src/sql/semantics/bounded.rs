@@ -451,6 +451,11 @@ impl Allowance {
     pub(super) fn new(function: &'static str, args: &ScalarFunctionArgs) -> Self {
         let running = args.config_options.extensions.get::<Running>();
         let value = running.and_then(|running| running.max_value_bytes).unwrap_or(MAX_VALUE_BYTES);
+        Self::of(function, value)
+    }
+
+    /// Values of so many bytes.
+    pub(super) fn of(function: &'static str, value: usize) -> Self {
         let left = match FOLDING.get() {
             true => MAX_FOLDED_BYTES as usize,
             false => value.saturating_mul(VALUES_PER_BATCH as usize),

@@ -465,6 +465,10 @@ impl ScalarUDFImpl for SessionInfo {
 mod tests {
     use super::*;
 
+    fn allowance() -> Allowance {
+        Allowance::of("format", 1_000)
+    }
+
     #[test]
     fn patterns_get_the_backslash_for_their_escape() {
         for (pattern, escape, expected) in [
@@ -491,9 +495,9 @@ mod tests {
             ("[%5s] [%-5s]", "[  a b] [     ]"),
             ("%2$L", "NULL"),
         ] {
-            assert_eq!(formatted(pattern, value).unwrap(), expected, "{pattern}");
+            assert_eq!(formatted(pattern, value, &mut allowance()).unwrap(), expected, "{pattern}");
         }
-        assert!(formatted("%s %s %s %s", value).is_err());
-        assert!(formatted("%d", value).is_err());
+        assert!(formatted("%s %s %s %s", value, &mut allowance()).is_err());
+        assert!(formatted("%d", value, &mut allowance()).is_err());
     }
 }
