@@ -8,6 +8,14 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator as Op, Expr, UnaryOperator, Value, VisitMut, visit_expressions_mut,
 };
 
+use super::row_values::chained;
+
+/// Elements that are compared one by one at most. This runs when the tree has been measured, and must not make it much larger.
+const MAX_COMPARED: usize = 100;
+
+/// Parts of an expression that is written for each element.
+const MAX_COPIED: usize = 8;
+
 /// Rewrites the comparisons of a statement.
 pub(crate) fn rewrite<T: VisitMut>(tree: &mut T) {
     let _: ControlFlow<()> = visit_expressions_mut(tree, |expr| {
@@ -18,8 +26,9 @@ pub(crate) fn rewrite<T: VisitMut>(tree: &mut T) {
         };
         let Some(opposite) = opposite(op) else { return ControlFlow::Continue(()) };
         let list = matches!((any, &op), (true, Op::Eq) | (false, Op::NotEq));
-        let once = list || !holds_call(left);
-        if once && let Some(elements) = elements(right) {
+        if (list || may_be_copied(left))
+            && let Some(elements) = elements(right, list)
+        {
             *expr = match list {
                 true => Expr::InList { expr: Box::new(take(left)), list: elements, negated: !any },
                 false => compared(left, op, elements, any),
@@ -36,11 +45,13 @@ pub(crate) fn rewrite<T: VisitMut>(tree: &mut T) {
     });
 }
 
-/// The elements of an array that is written, where there are any.
-fn elements(expr: &mut Expr) -> Option<Vec<Expr>> {
+/// The elements of an array that is written, where there are any; not too many to compare each, unless a list will do.
+fn elements(expr: &mut Expr, list: bool) -> Option<Vec<Expr>> {
     match expr {
-        Expr::Nested(inner) => elements(inner),
-        Expr::Array(array) if !array.elem.is_empty() => {
+        Expr::Nested(inner) => elements(inner, list),
+        Expr::Array(array)
+            if !array.elem.is_empty() && (list || array.elem.len() <= MAX_COMPARED) =>
+        {
             // An array of arrays has no comparison of its own.
             let plain = !array.elem.iter().any(|e| matches!(e, Expr::Array(_)));
             plain.then(|| std::mem::take(&mut array.elem))
@@ -57,17 +68,22 @@ fn compared(left: &Expr, op: &Op, elements: Vec<Expr>, any: bool) -> Expr {
     let each = elements
         .into_iter()
         .map(|element| nested(binary(nested(left.clone()), op.clone(), nested(element))));
-    let all = each.reduce(|joined, next| binary(joined, join.clone(), next));
-    nested(all.unwrap_or_else(null))
+    chained(each.collect(), &join)
 }
 
-/// Whether something is called, which must not be done several times.
-fn holds_call(expr: &mut Expr) -> bool {
-    let found = visit_expressions_mut(expr, |e| match e {
-        Expr::Function(_) | Expr::Subquery(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+/// Whether an expression is small and calls nothing: it is written for each element. What was rewritten before is not small, so that
+/// comparisons within comparisons do not multiply.
+fn may_be_copied(expr: &mut Expr) -> bool {
+    let mut nodes = 0;
+    let found = visit_expressions_mut(expr, |e| {
+        nodes += 1;
+        match e {
+            Expr::Function(_) | Expr::Subquery(_) => ControlFlow::Break(()),
+            _ if nodes > MAX_COPIED => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
     });
-    found.is_break()
+    found.is_continue()
 }
 
 fn opposite(op: &Op) -> Option<Op> {

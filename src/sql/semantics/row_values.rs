@@ -192,7 +192,7 @@ fn equal(left: &[&Expr], right: &[&Expr]) -> Result<Expr> {
 }
 
 /// Conditions joined by AND or OR, as a tree that is not deep.
-fn chained(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Expr {
+pub(super) fn chained(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Expr {
     match conditions.len() {
         0 => Expr::value(ast::Value::Boolean(*op == BinaryOperator::And)),
         1 => conditions.remove(0),
